@@ -1,0 +1,196 @@
+"""An archive as a folder: its paths, its lock, what is done, what is withdrawn."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from biomedica.errors import ArchiveError, ConfigError
+from biomedica.shards import WrittenFile, disk_message, write_file, write_table
+
+FORMAT_VERSION = 1
+"""Of the layout and the columns. A reader refuses what it does not know."""
+
+TOMBSTONES = pa.schema(
+    [
+        pa.field("key", pa.string(), False, {"about": "sample that no reader gives any more"}),
+        pa.field("shard", pa.string(), False, {"about": "shard that still holds its bytes"}),
+        pa.field("pmcid", pa.string(), False, {"about": "its article"}),
+        pa.field("version", pa.int32(), False, {"about": "version of the article"}),
+        pa.field("reason", pa.string(), False, {"about": "as in the changelog"}),
+        pa.field("since", pa.date32(), True, {"about": "snapshot in which the source changed"}),
+    ]
+)
+CHANGELOG = pa.schema(
+    [
+        pa.field("since", pa.date32(), True, {"about": "snapshot in which the change was seen"}),
+        pa.field("pmcid", pa.string(), False, {"about": "article"}),
+        pa.field("version", pa.int32(), False, {"about": "version of the article"}),
+        pa.field(
+            "change",
+            pa.string(),
+            False,
+            {
+                "about": "`added`, `new_version`, `superseded`, `retracted`, `reinstated`, "
+                "`licence_changed`, `content_changed`, `withdrawn`, `deselected`, `retried`"
+            },
+        ),
+        pa.field("detail", pa.string(), False, {"about": "old and new value, where there is one"}),
+        pa.field("num_samples", pa.int64(), False, {"about": "samples that were withdrawn by it"}),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What a finished task left: the content of `done/<task>.json`."""
+
+    task: str
+    group: str
+    inputs: str
+    """Digest of the articles that the plan gave to the task."""
+    settings: str
+    """Digest of the settings and of the code that decide about the bytes."""
+    counts: dict[str, int]
+    rejects: dict[str, int]
+    """Number of rejects by reason."""
+    outputs: tuple[WrittenFile, ...]
+    seconds: float
+    cpu_seconds: float
+
+
+class Archive:
+    """The folder of one archive. Creating the object touches nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def info_path(self) -> Path:
+        return self.root / "archive.json"
+
+    @property
+    def plan_path(self) -> Path:
+        return self.root / "plan.parquet"
+
+    @property
+    def tombstones_path(self) -> Path:
+        return self.root / "tombstones.parquet"
+
+    @property
+    def changelog_path(self) -> Path:
+        return self.root / "changelog.parquet"
+
+    def create(self) -> None:
+        """Make the folder. Raises `ArchiveError` where that, or writing in it, is not possible."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / ".probe.tmp"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise ArchiveError(disk_message(self.root, error)) from error
+        others = [path.name for path in self.root.iterdir() if not path.name.startswith(".")]
+        if others and not self.info_path.exists():
+            raise ArchiveError(
+                f"{self.root} holds other files ({', '.join(sorted(others)[:3])}) and no archive.json; "
+                "give an empty or a new folder"
+            )
+
+    def info(self) -> dict[str, Any]:
+        """Content of `archive.json`. Raises `ArchiveError` where there is none or it is too new."""
+        try:
+            found = json.loads(self.info_path.read_bytes())
+        except FileNotFoundError:
+            raise ArchiveError(
+                f"{self.root} is no archive: it has no archive.json. `biomedica build SOURCE {self.root}` "
+                "makes one"
+            ) from None
+        except ValueError as error:
+            raise ArchiveError(f"{self.info_path} is damaged: {error}") from None
+        if found.get("format_version") != FORMAT_VERSION:
+            raise ArchiveError(
+                f"{self.root} has format {found.get('format_version')}; this program reads "
+                f"{FORMAT_VERSION}. Use the version of biomedica that wrote it"
+            )
+        return dict(found)
+
+    def write_info(self, info: dict[str, Any]) -> None:
+        """Replace `archive.json`."""
+        content = {"format_version": FORMAT_VERSION, **info}
+        write_file(self.info_path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the archive for writing. Raises `ConfigError` when another process does."""
+        handle = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another process writes to {self.root}; wait for it, or stop it and run this again"
+                ) from None
+            yield
+        finally:
+            os.close(handle)
+
+    def done_path(self, task: str) -> Path:
+        return self.root / "done" / f"{task}.json"
+
+    def write_done(self, done: Done) -> None:
+        """Record a task as finished: the last thing that is written of it."""
+        data = json.dumps(asdict(done), indent=1, sort_keys=True) + "\n"
+        write_file(self.done_path(done.task), data.encode())
+
+    def done(self) -> dict[str, Done]:
+        """Finished tasks by name. A done file that is damaged counts as not written."""
+        found = {}
+        for path in sorted((self.root / "done").glob("*.json")):
+            try:
+                content = json.loads(path.read_bytes())
+                outputs = tuple(WrittenFile(**file) for file in content.pop("outputs"))
+                found[path.stem] = Done(outputs=outputs, **content)
+            except (ValueError, TypeError, KeyError):
+                continue
+        return found
+
+    def tombstones(self) -> pa.Table:
+        """Withdrawn samples; no rows where nothing was withdrawn."""
+        if not self.tombstones_path.exists():
+            return TOMBSTONES.empty_table()
+        return pq.read_table(self.tombstones_path)
+
+    def withdrawn(self) -> set[tuple[str, str]]:
+        """(key, shard) of samples that no reader may give."""
+        table = self.tombstones()
+        return set(zip(table["key"].to_pylist(), table["shard"].to_pylist(), strict=True))
+
+    def add_tombstones(self, rows: list[dict[str, Any]]) -> None:
+        """Withdraw samples; those that are withdrawn already keep their first reason."""
+        known = {(r["shard"], r["key"]): r for r in rows}
+        known |= {(r["shard"], r["key"]): r for r in self.tombstones().to_pylist()}
+        if known:
+            write_table(self.tombstones_path, TOMBSTONES, (known[k] for k in sorted(known)))
+
+    def add_changes(self, rows: list[dict[str, Any]]) -> None:
+        """Append to the changelog; a change that stands in it for the same day is not repeated."""
+        old = pq.read_table(self.changelog_path).to_pylist() if self.changelog_path.exists() else []
+        seen = {_change_key(row) for row in old}
+        new = [row for row in rows if _change_key(row) not in seen]
+        if new:
+            write_table(self.changelog_path, CHANGELOG, old + new)
+
+
+def _change_key(row: dict[str, Any]) -> tuple[date | None, str, int, str]:
+    return row["since"], row["pmcid"], row["version"], row["change"]

@@ -1,0 +1,85 @@
+"""Settings: one TOML file fills the settings classes that stand beside the code they belong to."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from biomedica.errors import ConfigError
+from biomedica.images import ImageSettings
+from biomedica.plan import ShardSettings
+from biomedica.run import RunSettings
+from biomedica.sources import SourceSettings
+from biomedica.sources.entrez import EntrezSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All of them: a table of the TOML file for each."""
+
+    source: SourceSettings = field(default_factory=SourceSettings)
+    entrez: EntrezSettings = field(default_factory=EntrezSettings)
+    images: ImageSettings = field(default_factory=ImageSettings)
+    shards: ShardSettings = field(default_factory=ShardSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+
+def load_settings(path: Path | None = None, changes: list[str] | None = None) -> Settings:
+    """Defaults, then a TOML file, then changes such as `images.min_side=40`. Raises `ConfigError`."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is no TOML: {error}") from None
+    for change in changes or []:
+        name, equals, text = change.partition("=")
+        table, _, setting = name.strip().partition(".")
+        if not equals or not setting:
+            raise ConfigError(f"{change!r} changes nothing; TABLE.NAME=VALUE is expected")
+        values.setdefault(table, {})[setting] = _toml_value(text.strip())
+    return _filled(Settings(), values)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _filled(settings: Settings, values: dict[str, Any]) -> Settings:
+    known = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    for table, content in values.items():
+        if table not in known:
+            raise ConfigError(f"unknown table [{table}]{_suggestion(table, known)}")
+        if not isinstance(content, dict):
+            raise ConfigError(f"{table} is {content!r}; a table [{table}] is expected")
+        known[table] = _changed(table, known[table], content)
+    return replace(settings, **known)
+
+
+def _changed(table: str, settings: Any, content: dict[str, Any]) -> Any:
+    hints = get_type_hints(type(settings))
+    for name, value in content.items():
+        if name not in hints:
+            raise ConfigError(f"unknown setting {table}.{name}{_suggestion(name, hints)}")
+        try:
+            checked = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"]
+            raise ConfigError(f"{table}.{name} is {value!r}: {said}") from None
+        settings = replace(settings, **{name: checked})
+    return settings
+
+
+def _suggestion(name: str, known: dict[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"

@@ -1,0 +1,351 @@
+"""The stages in order: the architecture on one page.
+
+    catalog -> (enrich) -> plan -> build, task by task -> tombstones and changelog -> report
+
+Every stage reads files that stand and writes new ones beside them. Stopped at any moment, the same
+call goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from biomedica import __version__, catalog, plan
+from biomedica.archive import Archive, Done
+from biomedica.build import Job, build_task
+from biomedica.catalog import Selection
+from biomedica.config import Settings
+from biomedica.errors import ConfigError
+from biomedica.plan import Change
+from biomedica.records import RETRIABLE
+from biomedica.run import run_tasks
+from biomedica.run.engines import Engine, open_engine
+from biomedica.sources import open_source
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What is told while a build runs."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+    pairs: int = 0
+    rejects: int = 0
+
+
+Listener = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A plan that stands, and what is still to do of it."""
+
+    archive: Archive
+    job: Job
+    tasks: tuple[str, ...]
+    """To be built, in order."""
+    num_done: int
+    changes: tuple[Change, ...]
+    snapshot: date | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildResult:
+    """What a build came to: counts over the whole archive."""
+
+    num_tasks: int
+    num_built: int
+    """Tasks built by this call; the others were done before."""
+    counts: dict[str, int]
+    rejects: dict[str, int]
+    num_withdrawn: int
+    changes: dict[str, int]
+
+
+def _quiet(progress: Progress) -> None:
+    log.debug("%s: %d of %d %s", progress.stage, progress.done, progress.total, progress.unit)
+
+
+def make_catalog(
+    source_uri: str, archive: Archive, selection: Selection, settings: Settings, tell: Listener
+) -> catalog.Refreshed:
+    """Fetch what the source says of its articles, where that changed."""
+    source = open_source(source_uri, settings.source)
+    return catalog.refresh(
+        archive.root / "catalog",
+        source,
+        selection,
+        archive.root / "rejects" / "catalog.parquet",
+        lambda done, total: tell(Progress(stage="catalog", done=done, total=total, unit="articles")),
+    )
+
+
+def prepare(
+    source_uri: str,
+    archive: Archive,
+    selection: Selection,
+    settings: Settings,
+    *,
+    reselect: bool = False,
+    retry_failed: bool = False,
+    tell: Listener = _quiet,
+) -> Prepared:
+    """Catalog and plan: what is to be built. Applies what changed in the source since the last time."""
+    archive.create()
+    info = _check_same(archive, source_uri, selection, settings, reselect)
+    job = Job(
+        archive=archive.root,
+        source=source_uri,
+        source_settings=settings.source,
+        images=settings.images,
+        shards=settings.shards,
+        run=settings.run,
+    )
+    refreshed = make_catalog(source_uri, archive, selection, settings, tell)
+    snapshot = date.fromisoformat(refreshed.snapshot) if refreshed.snapshot else None
+    articles = plan.wanted(catalog.parts(archive.root / "catalog"), selection)
+    old = plan.read_plan(archive.plan_path)
+    done = _valid_done(archive, old, job)
+    if retry_failed:
+        old = plan.forget(old, _failed_articles(archive, old))
+    changes, stays, to_assign = plan.compare(old, articles, frozenset(done))
+    if changes or to_assign.num_rows:
+        _withdraw(archive, changes, snapshot)
+        first = plan.next_numbers(sorted(done))
+        new = plan.assign(to_assign, settings.shards, first)
+        plan.write_plan(archive.plan_path, pa.concat_tables([stays, new]))
+    current = plan.read_plan(archive.plan_path)
+    job = replace(job, inputs=plan.task_digests(current))
+    done = _valid_done(archive, current, job)
+    info |= {
+        "source": source_uri,
+        "snapshot": refreshed.snapshot,
+        "selection": _plain(selection),
+        "settings": {"images": asdict(settings.images), "shards": asdict(settings.shards)},
+        "biomedica": __version__,
+    }
+    archive.write_info(info)
+    return Prepared(
+        archive=archive,
+        job=job,
+        tasks=tuple(task for task in job.inputs if task not in done),
+        num_done=len(done),
+        changes=tuple(changes),
+        snapshot=snapshot,
+    )
+
+
+def _check_same(
+    archive: Archive, source_uri: str, selection: Selection, settings: Settings, reselect: bool
+) -> dict[str, Any]:
+    """Content of `archive.json`, after making sure that the call means the same archive."""
+    if not archive.info_path.exists():
+        return {}
+    info = archive.info()
+    asked = {
+        "source": source_uri,
+        "selection": _plain(selection),
+        "settings": {"images": asdict(settings.images), "shards": asdict(settings.shards)},
+    }
+    for name, value in asked.items():
+        if info.get(name) == value or (reselect and name in ("source", "selection")):
+            continue
+        raise ConfigError(
+            f"{archive.root} was made with another {name}: {_first_difference(info.get(name), value)}. "
+            + (
+                "Shards of both would not fit together: take a new folder"
+                if name == "settings"
+                else "Add --reselect to change it (articles that fall out are withdrawn)"
+            )
+        )
+    return info
+
+
+def _first_difference(old: Any, new: Any, name: str = "") -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f"{name}.{key}".strip("."))
+    return f"{name} {old!r} there, {new!r} asked for".strip()
+
+
+def _plain(selection: Selection) -> dict[str, Any]:
+    """The selection as JSON holds it."""
+    plain = asdict(selection)
+    for name, value in plain.items():
+        if isinstance(value, date):
+            plain[name] = value.isoformat()
+        elif isinstance(value, tuple):
+            plain[name] = list(value)
+    return plain
+
+
+def read_selection(info: dict[str, Any]) -> Selection:
+    """The selection that an archive was made with."""
+    plain = dict(info["selection"])
+    for name in ("published_from", "published_to"):
+        plain[name] = date.fromisoformat(plain[name]) if plain[name] else None
+    for name in ("pmcids", "groups"):
+        plain[name] = None if plain[name] is None else tuple(plain[name])
+    return Selection(**plain)
+
+
+def _valid_done(archive: Archive, table: pa.Table, job: Job) -> dict[str, Done]:
+    """Tasks that were finished for what the plan gives them now."""
+    digests = plan.task_digests(table)
+    settings = job.settings_digest()
+    return {
+        task: done
+        for task, done in archive.done().items()
+        if digests.get(task) == done.inputs and done.settings == settings
+    }
+
+
+def _failed_articles(archive: Archive, table: pa.Table) -> set[tuple[str, int, int]]:
+    """(task, number, version) of articles with a reject that trying again may mend."""
+    reasons = pa.array([reason.value for reason in RETRIABLE])
+    found = set()
+    for task in archive.done():
+        path = archive.root / "rejects" / f"{task}.parquet"
+        rejects = pq.read_table(path, columns=["reason", "pmcid", "version"])
+        rejects = rejects.filter(pc.is_in(rejects["reason"], reasons))
+        pairs = zip(rejects["pmcid"].to_pylist(), rejects["version"].to_pylist(), strict=True)
+        found |= {(task, int(pmcid[3:]), version) for pmcid, version in pairs}
+    return found
+
+
+def _withdraw(archive: Archive, changes: Iterable[Change], snapshot: date | None) -> None:
+    """Write tombstones and changelog: before the plan, so that a kill in between repeats them."""
+    by_task: dict[str, list[Change]] = {}
+    for change in changes:
+        by_task.setdefault(change.task or "", []).append(change)
+    tombstones, log_rows = [], []
+    for task, found in sorted(by_task.items()):
+        keys = _keys_of(archive, task) if task else {}
+        for change in found:
+            pmcid = f"PMC{change.number}"
+            withdrawn = keys.get((pmcid, change.version), [])
+            about = {"pmcid": pmcid, "version": change.version, "since": snapshot}
+            for key in withdrawn:
+                tombstones.append(about | {"key": key, "shard": task, "reason": change.change})
+            log_rows.append(
+                about
+                | {
+                    "change": change.change,
+                    "detail": change.detail,
+                    "num_samples": len(withdrawn),
+                }
+            )
+    archive.add_tombstones(tombstones)
+    archive.add_changes(sorted(log_rows, key=lambda r: (int(r["pmcid"][3:]), r["version"])))
+
+
+def _keys_of(archive: Archive, task: str) -> dict[tuple[str, int], list[str]]:
+    """Keys of a finished shard by article."""
+    group = task.rpartition("-")[0]
+    path = archive.root / "figures" / group / f"{task}.parquet"
+    table = pq.read_table(path, columns=["key", "pmcid", "version"])
+    keys: dict[tuple[str, int], list[str]] = {}
+    for key, pmcid, version in zip(*(column.to_pylist() for column in table), strict=True):
+        keys.setdefault((pmcid, version), []).append(key)
+    return keys
+
+
+def build(
+    prepared: Prepared, engine: Engine, settings: Settings, tell: Listener = _quiet
+) -> BuildResult:
+    """Build what is to be built. Can be stopped at any moment; finished tasks are not built again."""
+    archive, total = prepared.archive, len(prepared.tasks) + prepared.num_done
+    before = _sum_up(archive, prepared.job.inputs)
+    pairs, rejects = before[0]["pairs"], sum(before[1].values())
+    finished = prepared.num_done
+    for done in run_tasks(
+        engine, archive, prepared.tasks, build_task, prepared.job, settings.run
+    ):
+        finished += 1
+        pairs += done.counts["pairs"]
+        rejects += sum(done.rejects.values())
+        tell(
+            Progress(
+                stage="build", done=finished, total=total, unit="shards", pairs=pairs, rejects=rejects
+            )
+        )
+    _remove_leftovers(archive)
+    counts, reasons = _sum_up(archive, prepared.job.inputs)
+    if not set(prepared.job.inputs) - set(archive.done()):
+        archive.write_info(archive.info() | {"counts": dict(counts), "rejects": dict(reasons)})
+    return BuildResult(
+        num_tasks=total,
+        num_built=len(prepared.tasks),
+        counts=dict(counts),
+        rejects=dict(reasons),
+        num_withdrawn=archive.tombstones().num_rows,
+        changes=dict(Counter(change.change for change in prepared.changes)),
+    )
+
+
+def _sum_up(archive: Archive, tasks: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
+    """(counts, rejects by reason) of the finished ones of these tasks."""
+    counts: Counter[str] = Counter(pairs=0, articles=0)
+    reasons: Counter[str] = Counter()
+    wanted = set(tasks)
+    for task, done in archive.done().items():
+        if task in wanted:
+            counts.update(done.counts)
+            reasons.update(done.rejects)
+    return counts, reasons
+
+
+def _remove_leftovers(archive: Archive) -> None:
+    """Files of tasks that no plan names any more, and temporary files of a run that was killed."""
+    tasks = set(plan.task_digests(plan.read_plan(archive.plan_path)))
+    for kind in ("shards", "figures", "articles", "rejects", "done"):
+        for path in sorted((archive.root / kind).rglob("*")):
+            is_temporary = path.name.startswith(".") and path.name.endswith((".tmp", ".trace"))
+            name = path.name.partition(".")[0]
+            is_orphan = "-" in name and name.rpartition("-")[2].isdecimal() and name not in tasks
+            if path.is_file() and (is_temporary or is_orphan):
+                path.unlink()
+
+
+def build_archive(
+    source_uri: str,
+    root: Path,
+    selection: Selection,
+    settings: Settings,
+    *,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    reselect: bool = False,
+    retry_failed: bool = False,
+    tell: Listener = _quiet,
+) -> BuildResult:
+    """From a source to an archive that is up to date with it: the whole of `biomedica build`."""
+    archive = Archive(root)
+    archive.create()
+    with archive.lock():
+        prepared = prepare(
+            source_uri,
+            archive,
+            selection,
+            settings,
+            reselect=reselect,
+            retry_failed=retry_failed,
+            tell=tell,
+        )
+        return build(prepared, open_engine(engine, workers, address), settings, tell)

@@ -1,0 +1,252 @@
+"""A publisher's bytes to a checked JPEG, or to the reason why not.
+
+A good JPEG passes through unchanged. Everything else (PNG, GIF, TIFF, WebP, BMP, CMYK, alpha, more
+than 8 bits, a rotation that EXIF asks for, bytes after the end of the image) becomes a high-quality
+JPEG, and `Picture.transform` says what was done. The header is read before a pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from biomedica.errors import ConfigError
+from biomedica.records import Picture, Reason
+
+FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
+"""What is decoded at all; nothing else is handed to a decoder."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
+"""File names that may be pictures, best first: where an article holds `a.jpg` and `a.gif`, the GIF is
+the thumbnail."""
+
+_JPEG_SIDE = 65_500
+_END_OF_IMAGE = b"\xff\xd9"
+_EXIF_ORIENTATION = 0x0112
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_STRETCH = (0.1, 99.9)
+_PHASH_SIDE = 32
+
+Image.MAX_IMAGE_PIXELS = None  # the cap is checked here, before any pixel is decoded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSettings:
+    """What is kept of the pictures, and how they are written."""
+
+    min_side: int = 20
+    """Pixels; a picture with a shorter side is rejected."""
+    max_pixels: int = 200_000_000
+    """Width times height; a larger picture is rejected before it is decoded."""
+    max_frames: int = 2_000
+    """Frames or pages of one file; only the first is kept."""
+    jpeg_quality: int = 95
+    """Of pictures that must be written anew; 1 to 100. Chroma is not subsampled."""
+    vips_pixels: int = 25_000_000
+    """From this size on libvips decodes in strips, which needs a tenth of the memory."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ConfigError(f"images.jpeg_quality is {self.jpeg_quality}; 1 to 100 is expected")
+        if self.min_side < 1 or self.max_pixels < self.min_side**2:
+            raise ConfigError("images.min_side and images.max_pixels leave no picture to keep")
+
+
+class RefusedError(Exception):
+    """The bytes do not become a picture; the reason goes into a `Reject`."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def read_picture(data: bytes, settings: ImageSettings) -> Picture:
+    """Check and, where needed, convert one file. Raises `RefusedError`.
+
+    Cost: one decode at an eighth of the size for a JPEG, a full decode and an encode for the rest.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on harmless oddities of the file
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return _read(image, data, settings)
+        except UnidentifiedImageError:
+            raise RefusedError(Reason.FORMAT_REFUSED, f"starts with {data[:12]!r}") from None
+        except MemoryError:
+            raise RefusedError(Reason.MEMORY, "decoding needs more than the limit") from None
+        except RefusedError:
+            raise
+        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
+            raise RefusedError(Reason.IMAGE_BAD, _first_line(error)) from None
+        except (KeyError, ZeroDivisionError, OverflowError, ArithmeticError) as error:
+            raise RefusedError(Reason.IMAGE_BAD, repr(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _read(image: Image.Image, data: bytes, settings: ImageSettings) -> Picture:
+    width, height = image.size
+    source_format = "JPEG" if image.format == "MPO" else str(image.format)
+    _check_size(width, height, settings)
+    frames = getattr(image, "n_frames", 1) if source_format in ("TIFF", "GIF", "WEBP") else 1
+    if frames > settings.max_frames:
+        raise RefusedError(Reason.TOO_MANY_FRAMES, f"{frames} frames")
+    steps = _needed_steps(image, data, frames)
+    if steps:
+        converted, steps = _convert(image, data, steps, settings)
+        width, height = converted.size
+        small = converted.convert("L")
+        jpeg = _encode(converted, settings)
+    else:
+        image.draft("L", (_PHASH_SIDE * 4, _PHASH_SIDE * 4))
+        small = image.convert("L")  # decodes every block: a truncated file fails here
+        jpeg = data
+    return Picture(
+        jpeg=jpeg,
+        width=width,
+        height=height,
+        source_format=source_format,
+        source_bytes=len(data),
+        source_md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+        transform="+".join(steps) or "none",
+        sha256=hashlib.sha256(jpeg).hexdigest(),
+        phash=perceptual_hash(small),
+    )
+
+
+def _check_size(width: int, height: int, settings: ImageSettings) -> None:
+    if min(width, height) < settings.min_side:
+        raise RefusedError(Reason.TOO_SMALL, f"{width}x{height} pixels")
+    if width * height > settings.max_pixels or max(width, height) > _JPEG_SIDE:
+        raise RefusedError(Reason.TOO_MANY_PIXELS, f"{width}x{height} pixels")
+
+
+def _needed_steps(image: Image.Image, data: bytes, frames: int) -> list[str]:
+    """Names of what must be done to the bytes; empty when they may pass as they are."""
+    steps = []
+    if image.format != "JPEG":
+        steps.append(f"from-{str(image.format).lower()}")
+    elif not data.rstrip(b"\0\r\n\t ").endswith(_END_OF_IMAGE):
+        steps.append("trailing-bytes-removed")
+    if frames > 1:
+        steps.append("first-frame")
+    if image.mode == "CMYK":
+        steps.append("cmyk-to-rgb")
+    if image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1):
+        steps.append("rotated")
+    return steps
+
+
+def _convert(
+    image: Image.Image, data: bytes, steps: list[str], settings: ImageSettings
+) -> tuple[Image.Image, list[str]]:
+    """The picture as 8-bit L or RGB, upright, on white; and all steps that led there."""
+    deep = image.mode in _DEEP or image.mode.startswith(("I", "F"))
+    if deep or image.format == "TIFF" or image.width * image.height > settings.vips_pixels:
+        picture, more = _convert_with_vips(data, deep)
+        return picture, steps + more
+    picture = ImageOps.exif_transpose(image)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture)
+        steps = [*steps, "alpha-on-white"]
+    if picture.mode == "CMYK":
+        return _convert_cmyk(data), steps
+    return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"), steps
+
+
+def _convert_cmyk(data: bytes) -> Image.Image:
+    """With the file's colour profile where it has one, as Pillow does not."""
+    return _from_vips(_vips_image(data).colourspace("srgb").autorot())
+
+
+def _vips_image(data: bytes):  # type: ignore[no-untyped-def]
+    os.environ.setdefault("VIPS_BLOCK_UNTRUSTED", "1")
+    os.environ.setdefault("VIPS_CONCURRENCY", "1")
+    import pyvips
+
+    pyvips.cache_set_max(0)
+    try:
+        return pyvips.Image.new_from_buffer(data, "", access="sequential", fail_on="truncated")
+    except pyvips.Error as error:
+        raise RefusedError(Reason.IMAGE_BAD, _vips_message(error)) from None
+
+
+def _vips_message(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or ["libvips cannot decode it"])[-1][:200]
+
+
+def _convert_with_vips(data: bytes, deep: bool) -> tuple[Image.Image, list[str]]:
+    import pyvips
+
+    steps = []
+    try:
+        image = _vips_image(data)
+        if deep or image.format not in ("uchar", "char"):
+            steps.append("stretched-to-8-bit")
+            image = _stretch(image.copy_memory())
+        if image.interpretation in ("cmyk", "lab", "labs", "labq", "xyz"):
+            image = image.colourspace("srgb")
+        if image.hasalpha():
+            steps.append("alpha-on-white")
+            image = image.flatten(background=255)
+        if image.bands not in (1, 3):
+            image = image.extract_band(0, n=3 if image.bands > 3 else 1)
+        return _from_vips(image.autorot()), steps
+    except pyvips.Error as error:
+        raise RefusedError(Reason.IMAGE_BAD, _vips_message(error)) from None
+
+
+def _stretch(image):  # type: ignore[no-untyped-def]
+    """Percentiles 0.1 and 99.9 to 0 and 255: 12 bits stored in 16 and floats stay visible."""
+    pixels = np.nan_to_num(image.numpy().astype(np.float32), posinf=0, neginf=0)
+    low, high = np.percentile(pixels, _STRETCH)
+    scaled = (pixels - low) * (255.0 / max(float(high - low), 1e-12))
+    import pyvips
+
+    return pyvips.Image.new_from_array(np.clip(scaled, 0, 255).round().astype(np.uint8))
+
+
+def _from_vips(image) -> Image.Image:  # type: ignore[no-untyped-def]
+    pixels = image.cast("uchar").numpy()
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _encode(image: Image.Image, settings: ImageSettings) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=settings.jpeg_quality, subsampling=0)
+    return buffer.getvalue()
+
+
+@cache
+def _cosines() -> NDArray[np.float32]:
+    """(8, 32): the eight lowest rows of the type-II cosine transform."""
+    n = np.arange(_PHASH_SIDE)
+    k = np.arange(8)[:, None]
+    return np.cos(np.pi * k * (2 * n + 1) / (2 * _PHASH_SIDE)).astype(np.float32)
+
+
+def perceptual_hash(gray: Image.Image) -> int:
+    """64-bit pHash: signs of the 8x8 lowest cosine coefficients against their median.
+
+    After Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010). Robust
+    to scale and JPEG quality; not to crops or flips.
+    """
+    small = gray.resize((_PHASH_SIDE, _PHASH_SIDE), Image.Resampling.BOX)
+    pixels = np.asarray(small, dtype=np.float32)
+    low = (_cosines() @ pixels @ _cosines().T).ravel()
+    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")

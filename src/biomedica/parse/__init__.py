@@ -1,0 +1,143 @@
+"""JATS XML to an `Article`: pure, no file or network is touched.
+
+    article = parse_article(data)
+
+The parts: `xml` makes every flavour of JATS look alike, `figures` finds pictures and captions,
+`mentions` the paragraphs that cite them, `facts` the rest, `text` writes elements out as text.
+"""
+
+from __future__ import annotations
+
+from lxml import etree
+
+from biomedica.parse import facts
+from biomedica.parse.figures import Unit, alt_text, find_units, graphics, read_captions, rights
+from biomedica.parse.mentions import Citations, section_of
+from biomedica.parse.text import cut, has_marks, inline_text, raw_text, runs
+from biomedica.parse.xml import NotAnArticleError, read_article
+from biomedica.records import Article, Figure, Graphic
+
+__all__ = ["NotAnArticleError", "parse_article"]
+
+_FLOATS = ("fig", "fig-group", "table-wrap", "table-wrap-group", "chem-struct-wrap")
+_ASIDES = ("supplementary-material", "media")
+
+
+def parse_article(data: bytes) -> Article:
+    """Everything that the archive keeps of one article's XML.
+
+    Raises `NotAnArticleError` or `lxml.etree.XMLSyntaxError` for bytes that hold no article, and
+    nothing else: what an article lacks is None or empty.
+    """
+    root = read_article(data)
+    front = root.find("front")
+    meta = None if front is None else front.find("article-meta")
+    meta = etree.Element("article-meta") if meta is None else meta
+    units = find_units(root)
+    figure_facts = [(alt_text(unit), rights(unit), graphics(unit)) for unit in units]
+    citations = Citations(root, units)
+    asides = _cut_floats(root)
+    read_captions(units)
+    abstract, body_text = _read_text(root, meta, citations)
+    for aside, section in asides:
+        citations.read(runs(aside, cells=True), section)
+    captions = [citations.caption(unit.caption, unit) for unit in units]
+    figures = tuple(
+        _figure(unit, captions[unit.position], figure_facts[unit.position], citations)
+        for unit in units
+    )
+    return _article(root, meta, abstract, body_text, figures)
+
+
+def _cut_floats(root: etree._Element) -> list[tuple[etree._Element, str | None]]:
+    """Take floats out of the running text. Returns those (tables, files) whose text cites figures,
+    each with the section that it stood in."""
+    asides = []
+    for element in reversed(list(root.iter(*_FLOATS, *_ASIDES))):
+        if element.tag in ("table-wrap", *_ASIDES) and has_marks(raw_text(element)):
+            asides.append((element, section_of(element)))
+        cut(element)
+    return asides[::-1]
+
+
+def _read_text(
+    root: etree._Element, meta: etree._Element, citations: Citations
+) -> tuple[str | None, str]:
+    """Abstract and body as text; the mentions in all running text are recorded on the way."""
+    abstracts = []
+    for element in meta.iterchildren("abstract"):
+        lines = citations.read(runs(element), "Abstract")
+        if element.get("abstract-type") is None or not abstracts:
+            abstracts.append("\n".join(lines))
+    body = root.find("body")
+    lines = [] if body is None else citations.read(runs(body), None)
+    back = root.find("back")
+    if back is not None:
+        for part in back.iterchildren("app-group", "app", "sec", "notes", "ack", "fn-group"):
+            citations.read(runs(part), None)
+    for part in root.iter("sub-article", "response"):
+        kind = part.get("article-type") or part.get("response-type") or str(part.tag)
+        for region in part.iterchildren("body", "back"):
+            citations.read(runs(region), kind)
+    return abstracts[0] if abstracts and abstracts[0] else None, "\n".join(lines)
+
+
+def _figure(
+    unit: Unit,
+    caption: str | None,
+    found: tuple[str | None, str | None, tuple[Graphic, ...]],
+    citations: Citations,
+) -> Figure:
+    alt, own_rights, pictures = found
+    return Figure(
+        figure_id=unit.element.get("id"),
+        label=unit.label,
+        kind=unit.kind,
+        position=unit.position,
+        sub_article=unit.sub_article,
+        group_label=unit.group_label,
+        group_caption=citations.caption(unit.group_caption),
+        caption=caption,
+        alt_text=alt,
+        rights=own_rights,
+        graphics=pictures,
+        mentions=citations.mentions(unit),
+    )
+
+
+def _article(
+    root: etree._Element,
+    meta: etree._Element,
+    abstract: str | None,
+    body_text: str,
+    figures: tuple[Figure, ...],
+) -> Article:
+    ids = facts.read_ids(meta)
+    affiliations = facts.read_affiliations(meta)
+    licence_url, licence_text = facts.read_licence(meta)
+    journal = root.find("front/journal-meta")
+    journal = etree.Element("journal-meta") if journal is None else journal
+    title = meta.find("title-group/article-title")
+    return Article(
+        pmcid=ids.pmcid,
+        pmid=ids.pmid,
+        doi=ids.doi,
+        title=inline_text(title),
+        journal=next(iter(facts.texts(journal.iter("journal-title"))), None),
+        article_type=root.get("article-type"),
+        published=facts.read_published(meta),
+        keywords=facts.read_keywords(meta),
+        subjects=facts.texts(meta.iterfind("article-categories//subject")),
+        publisher=next(iter(facts.texts(journal.iter("publisher-name"))), None),
+        issn=facts.texts(journal.iter("issn")),
+        abstract=abstract,
+        authors=facts.read_authors(meta, affiliations),
+        affiliations=tuple(affiliations.values()),
+        funding=facts.read_funding(meta),
+        references=facts.read_references(root),
+        licence_url=licence_url,
+        licence_text=licence_text,
+        related_articles=facts.read_related(meta),
+        body_text=body_text,
+        figures=figures,
+    )

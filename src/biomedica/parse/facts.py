@@ -1,0 +1,241 @@
+"""Article-level facts: ids, title, dates, people, funding, licence, references."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+
+from lxml import etree
+
+from biomedica.parse.figures import XLINK_HREF
+from biomedica.parse.text import block_text, inline_text, squeeze
+from biomedica.records import Author, Funding, Reference, RelatedArticle
+
+LICENSE_REF = "{http://www.niso.org/schemas/ali/1.0/}license_ref"
+
+_NOT_PUBLIC = ("hwp", "nihms", "archival", "received", "accepted", "rev-", "submitted", "update")
+_MONTHS = {
+    name: number
+    for number, names in enumerate(
+        "jan ene|feb|mar|apr abr avr|may mai|jun|jul|aug ago|sep|oct|nov|dec dic".split("|"), start=1
+    )
+    for name in names.split()
+}
+_CITATIONS = ("mixed-citation", "element-citation", "citation", "nlm-citation", "note")
+_PMCID = re.compile(r"(?:PMC)?(\d+)(?:\.\d+)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """The article's own identifiers."""
+
+    pmcid: str | None
+    pmid: int | None
+    doi: str | None
+
+
+def read_ids(meta: etree._Element) -> Ids:
+    """Ids of `article-meta`; a bare number of type `pmc` or `pmcid` gets its prefix."""
+    found: dict[str, str] = {}
+    for element in meta.iterchildren("article-id"):
+        found.setdefault(element.get("pub-id-type") or "", (element.text or "").strip())
+    pmcid = next((m for k in ("pmcid", "pmc") if (m := _PMCID.match(found.get(k, "")))), None)
+    pmid = found.get("pmid", "")
+    return Ids(
+        pmcid=f"PMC{int(pmcid.group(1))}" if pmcid else None,
+        pmid=int(pmid) if pmid.isdecimal() else None,
+        doi=found.get("doi") or None,
+    )
+
+
+def read_published(meta: etree._Element) -> date | None:
+    """Earliest public date that states a year; a missing month or day counts as the first."""
+    found = []
+    for element in meta.iterchildren("pub-date"):
+        kind = f"{element.get('pub-type')} {element.get('date-type')}"
+        if not any(word in kind for word in _NOT_PUBLIC) and (day := _date(element)):
+            found.append(day)
+    release = [d for d in meta.iterfind("pub-history/event/date") if "pmc" in str(d.get("date-type"))]
+    return min(found, default=None) or next(filter(None, map(_date, release)), None)
+
+
+def _date(element: etree._Element) -> date | None:
+    year, month, day = (
+        (element.findtext(name) or "").strip().lower() for name in ("year", "month", "day")
+    )
+    if not re.fullmatch(r"\d{4}", year):
+        return None
+    number = int(month) if month.isdecimal() else _MONTHS.get(month[:3], 1)
+    try:
+        return date(int(year), number, int(day) if day.isdecimal() else 1)
+    except ValueError:
+        return date(int(year), 1, 1) if int(year) else None
+
+
+def texts(elements: Iterable[etree._Element]) -> tuple[str, ...]:
+    """Text of each, in order; empty ones and repetitions left out."""
+    return tuple(dict.fromkeys(text for e in elements if (text := inline_text(e))))
+
+
+def read_keywords(meta: etree._Element) -> tuple[str, ...]:
+    """Keywords of all groups that are in the article's language."""
+    return texts(meta.iterfind("kwd-group//kwd"))
+
+
+def read_affiliations(meta: etree._Element) -> dict[etree._Element, str]:
+    """Text of each affiliation, its label left out, in document order."""
+    found = {}
+    for element in meta.iter("aff"):
+        parts = [t for e in element.iter() if e.tag not in ("label", "sup") for t in _own_text(e)]
+        if text := squeeze("".join(parts)).strip(" ,;"):
+            found[element] = text
+    return found
+
+
+def _own_text(element: etree._Element) -> Iterator[str]:
+    """The text that an element holds itself, its children's tails included."""
+    if element.text:
+        yield element.text
+    if element.tail and element.tag != "aff":
+        yield element.tail
+
+
+def read_authors(
+    meta: etree._Element, affiliations: dict[etree._Element, str]
+) -> tuple[Author, ...]:
+    """Authors in order, with indices into the affiliations."""
+    order = {element: index for index, element in enumerate(affiliations)}
+    by_id = {element.get("id"): index for element, index in order.items()}
+    authors = []
+    for contributor in meta.iterfind("contrib-group/contrib"):
+        if (contributor.get("contrib-type") or "author") != "author":
+            continue
+        name = _author_name(contributor)
+        if name is None:
+            continue
+        found = [by_id.get(r) for x in contributor.iter("xref") for r in (x.get("rid") or "").split()]
+        found += [order.get(aff) for aff in contributor.iter("aff")]
+        indices = tuple(dict.fromkeys(index for index in found if index is not None))
+        authors.append(Author(name=name, orcid=_orcid(contributor), affiliations=indices))
+    return tuple(authors)
+
+
+def _author_name(contributor: etree._Element) -> str | None:
+    name = next(contributor.iter("name", "string-name", "collab", "anonymous"), None)
+    if name is None or name.tag == "anonymous":
+        return None
+    surname = name.findtext("surname")
+    if surname is None:
+        return squeeze(name.text or "") if name.tag == "collab" else inline_text(name)
+    given = inline_text(name.find("given-names")) or ""
+    return squeeze(f"{given} {surname} {name.findtext('suffix') or ''}") or None
+
+
+def _orcid(contributor: etree._Element) -> str | None:
+    for element in contributor.iter("contrib-id", "uri"):
+        text = element.text or element.get(XLINK_HREF) or ""
+        if "orcid" in (element.get("contrib-id-type") or text):
+            return text.strip().rstrip("/").rsplit("/", 1)[-1] or None
+    return None
+
+
+def read_funding(meta: etree._Element) -> tuple[Funding, ...]:
+    """Award groups, or the contract sponsors of the older tag set."""
+    found = [
+        Funding(
+            source="; ".join(texts(group.iter("funding-source"))) or None,
+            award_ids=texts(group.iter("award-id")),
+        )
+        for group in meta.iterfind("funding-group/award-group")
+    ]
+    sponsors = [*texts(meta.iterchildren("contract-sponsor"))]
+    return tuple([*found, *(Funding(source=name, award_ids=()) for name in sponsors)])
+
+
+def read_licence(meta: etree._Element) -> tuple[str | None, str | None]:
+    """(address, text) of the article's licence, as stated in its front matter."""
+    permissions = meta.find("permissions")
+    licence = None if permissions is None else permissions.find("license")
+    if licence is None:
+        statement = meta.find("copyright-statement")
+        return None, None if statement is None else inline_text(statement)
+    addresses = [licence.get(XLINK_HREF)]
+    addresses += [e.text for e in licence.iter(LICENSE_REF)]
+    addresses += [e.get(XLINK_HREF) for e in licence.iter("ext-link", "uri")]
+    url = next((a.strip() for a in addresses if a and "creativecommons" in a), None)
+    url = url or next((a.strip() for a in addresses if a and a.strip()), None)
+    return url, block_text(licence) or None
+
+
+def read_related(meta: etree._Element) -> tuple[RelatedArticle, ...]:
+    """Articles that this one corrects, retracts, comments on or belongs with."""
+    return tuple(
+        RelatedArticle(
+            kind=element.get("related-article-type"),
+            id=element.get(XLINK_HREF) or inline_text(element),
+            id_type=element.get("ext-link-type"),
+        )
+        for element in meta.iterchildren("related-article")
+    )
+
+
+def read_references(article: etree._Element) -> tuple[Reference, ...]:
+    """The reference list, one entry a `ref` (the first citation where one holds several)."""
+    back = article.find("back")
+    if back is None:
+        return ()
+    return tuple(found for ref in back.iter("ref") if (found := _reference(ref)))
+
+
+def _reference(ref: etree._Element) -> Reference | None:
+    citation = next(ref.iter(*_CITATIONS), None)
+    if citation is None:
+        return None
+    pmid = doi = None
+    for element in citation.iter("pub-id"):
+        kind, text = element.get("pub-id-type"), (element.text or "").strip()
+        if kind == "pmid" and text.isdecimal():
+            pmid = int(text)
+        elif kind == "doi":
+            doi = text.removeprefix("https://doi.org/") or None
+    text = "".join(citation.itertext()) if _is_punctuated(citation) else _joined(citation)
+    return Reference(pmid=pmid, doi=doi, text=squeeze(text))
+
+
+def _is_punctuated(citation: etree._Element) -> bool:
+    """Whether the publisher's own punctuation stands between the parts."""
+    first = next(citation.iterchildren(), None)
+    return first is None or bool((citation.text or first.tail or "").strip())
+
+
+def _joined(citation: etree._Element) -> str:
+    return " ".join(citation.itertext())
+
+
+_CC_URL = re.compile(r"creativecommons\.org/(?:licenses/([a-z-]+)|(publicdomain|choose/zero|share-your-work/public))")
+_CC_TEXT = re.compile(
+    r"Creative Commons Attribution((?:[ -]*(?:Non-?Commercial|No-?Deriv(?:ative)?s?(?: Works)?|Share-?Alike))*)",
+    re.IGNORECASE,
+)
+
+
+def licence_code(url: str | None, text: str | None) -> str | None:
+    """The code that the cloud service would give ("CC BY-NC"), from what the XML states.
+
+    >>> licence_code("http://creativecommons.org/licenses/by-nc/4.0/", None)
+    'CC BY-NC'
+    >>> licence_code(None, "under a Creative Commons Attribution-NoDerivs licence")
+    'CC BY-ND'
+    """
+    if match := _CC_URL.search((url or "").lower()):
+        return "CC0" if match[2] else f"CC {match[1].strip('-').upper()}"
+    if match := _CC_TEXT.search(text or ""):
+        words = match[1].lower().replace("-", "").replace(" ", "")
+        parts = [code for word, code in _CC_WORDS.items() if word in words]
+        return "-".join(["CC BY", *parts])
+    return None
+
+
+_CC_WORDS = {"noncommercial": "NC", "sharealike": "SA", "noderiv": "ND"}

@@ -1,0 +1,263 @@
+"""Which paragraphs cite which figure, and with which words.
+
+A citation is found by its target element, never by its `ref-type`. The citing words are marked in
+the tree, the text is written out once, and the marks become character spans. Ranges name the figures
+between their ends; words such as "Figure 4" without a link count where a figure has that label.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from lxml import etree
+
+from biomedica.parse.figures import GROUPS, HOLDERS, Unit
+from biomedica.parse.text import has_marks, raw_text, squeeze
+from biomedica.parse.xml import CLOSE, INDEX, OPEN, TITLE
+from biomedica.records import Mention, Span
+
+_IDS = etree.XPath("descendant-or-self::*/@id")
+_RANGE_TAIL = re.compile(r"\s*(?:[-\u2010-\u2015\u2212]|to|through)\s*")
+_RANGE_TEXT = re.compile(r"([A-Z]?)(\d+)[A-Za-z]?\s*(?:[-\u2010-\u2015\u2212]|to|through)\s*\1(\d+)")
+_MARK = re.compile(f"{OPEN}(\\d+){INDEX}|{CLOSE}")
+_BLANK_AFTER_OPEN = re.compile(f"({OPEN}\\d+{INDEX})\\s+")
+_BLANK_BEFORE_CLOSE = re.compile(f"\\s+{CLOSE}")
+_LABEL = re.compile(r"^\W*([^\W\d_]+)\.?\s*([A-Z]{0,2})\.?\s*(\d+)[a-z]?\W*$", re.IGNORECASE)
+_WORDS = re.compile(
+    r"(?<![^\W_])(?P<family>fig(?:ure)?s?|schemes?|charts?|plates?|tables?)\.?\s*"
+    r"(?P<numbers>[A-Z]{0,2}\d+(?![\d.]*\d)[A-Za-z]?"
+    r"(?:\s*(?:,\s*(?:and\s+)?|and\s+|&\s*|[-\u2010-\u2015]\s*|to\s+)(?:[A-Z]?\d+)(?![\d.]*\d)[A-Za-z]?)*)"
+    r"(?!\s*[-\u2010-\u2015]+\s*(?:figure|source|video))"
+    r"(?!\w*\s*(?:of|in|from)\s+(?:ref\b|refs\b|reference|\[))",
+    re.IGNORECASE,
+)
+_OTHER = re.compile(r"(?:supp\w*\.?|extended data|appendix|additional|online)\s+$", re.IGNORECASE)
+_NUMBER = re.compile(r"([-\u2010-\u2015]\s*|to\s+)?([A-Z]{0,2})(\d+)", re.IGNORECASE)
+
+Family = tuple[str, str, str | None]
+"""Word ("fig"), letters before the number ("S"), sub-article: figures that one range can span."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    family: Family
+    number: int
+
+
+def _number(unit: Unit, label: str | None) -> _Number | None:
+    match = _LABEL.match(label or "")
+    if match is None:
+        return None
+    word, letters, digits = match.groups()
+    return _Number((_word(word), letters.upper(), unit.sub_article), int(digits))
+
+
+def _word(word: str) -> str:
+    word = word.lower()
+    return "fig" if word.startswith("fig") else word.rstrip("s")
+
+
+class Citations:
+    """The citations of one article: mark them, then read them back from runs of text."""
+
+    def __init__(self, article: etree._Element, units: list[Unit]) -> None:
+        self._units = units
+        self._targets: dict[str, set[int]] = {}
+        self._numbers: dict[_Number, set[int]] = {}
+        self._cited: list[set[int]] = []
+        self._found: list[dict[tuple[str, str | None], list[Span]]] = [{} for _ in units]
+        for unit in reversed(units):  # what stands in a figure inside a figure is the inner one's
+            self._enter(unit)
+        pictured = {unit.element for unit in units if unit.pictures}
+        for unit in units:
+            self._enter_groups(unit, pictured)
+        families = {number.family[0] for number in self._numbers}
+        self._words = [w for name in sorted(families) for w in (name.capitalize(), name)]
+        self._mark(article)
+
+    def _enter(self, unit: Unit) -> None:
+        """Make the unit a target of its own ids, of those inside it, and of its groups' ids."""
+        for name in _IDS(unit.element):
+            self._targets.setdefault(str(name), {unit.position})
+        label = unit.element.find("label")
+        if label is not None and (number := _number(unit, squeeze(raw_text(label)))):
+            self._numbers.setdefault(number, set()).add(unit.position)
+
+    def _enter_groups(self, unit: Unit, pictured: set[etree._Element]) -> None:
+        for group in unit.element.iterancestors(*GROUPS):
+            name = group.get("id")
+            if name and group not in pictured:
+                self._targets.setdefault(name, set()).add(unit.position)
+
+    def _mark(self, article: etree._Element) -> None:
+        if not self._targets:
+            return
+        names = self._targets.keys()
+        here = {unit.element: unit.position for unit in self._units}
+        previous: etree._Element | None = None
+        for xref in article.iter("xref"):
+            rids = (xref.get("rid") or "").split()
+            if names.isdisjoint(rids):
+                continue
+            cited = {position for rid in rids for position in self._targets.get(rid, ())}
+            cited -= {here[a] for a in xref.iterancestors(*HOLDERS) if a in here}
+            if not cited:
+                continue
+            if previous is not None and _is_range(previous, xref):
+                self._cited[-1] |= cited | self._between(self._cited[-1], cited)
+                xref.tail = CLOSE + (xref.tail or "")
+                previous.tail = (previous.tail or "").replace(CLOSE, "", 1)
+            else:
+                self._cited.append(cited | self._named_range(cited, raw_text(xref)))
+                xref.text = f"{OPEN}{len(self._cited) - 1}{INDEX}{xref.text or ''}"
+                xref.tail = CLOSE + (xref.tail or "")
+            previous = xref
+
+    def _between(self, first: set[int], last: set[int]) -> set[int]:
+        """Figures from one end of a range to the other: by number, else by order of one kind."""
+        start, end = min(first), max(last)
+        units = self._units[start : end + 1]
+        ends = self._units[start], self._units[end] if units else self._units[start]
+        families = [_family(unit) for unit in ends]
+        if families[0] is None or families[0] != families[1]:
+            return set()
+        return {unit.position for unit in units if _family(unit) == families[0]}
+
+    def _named_range(self, cited: set[int], words: str) -> set[int]:
+        """Figures that the words of a single link name as a range: "Figs 1-3"."""
+        match = _RANGE_TEXT.search(words)
+        if match is None or not cited:
+            return set()
+        first = self._units[min(cited)]
+        family = _family(first)
+        if family is None or family[1] != match.group(1).upper():
+            return set()
+        low, high = int(match.group(2)), int(match.group(3))
+        return {
+            position
+            for number, positions in self._numbers.items()
+            if number.family == family and low <= number.number <= high
+            for position in positions
+        }
+
+    def read(self, runs: Iterable[str], section: str | None) -> list[str]:
+        """Record the mentions in runs of text; return the runs, squeezed, with no marks.
+
+        section   title that holds until a run is one itself
+        """
+        texts = []
+        for run in runs:
+            is_title = TITLE in run
+            text = squeeze(run.replace(TITLE, "")) if is_title else squeeze(run)
+            spans: dict[int, list[Span]] = {}
+            if has_marks(text):
+                text, spans = self._unmark(text)
+            if is_title:
+                section = text or section
+            self._linkless(text, spans)
+            self._record(text, section, spans)
+            if text:
+                texts.append(text)
+        return texts
+
+    def caption(self, marked: list[str], unit: Unit | None = None) -> str | None:
+        """A caption as one text, without marks. unit   record what its caption cites, but itself"""
+        texts = []
+        for run in marked:
+            text, spans = self._unmark(run) if has_marks(run) else (squeeze(run), {})
+            if unit is not None:
+                spans.pop(unit.position, None)
+                self._record(text, None, spans)
+            texts.append(text)
+        return " ".join(filter(None, texts)) or None
+
+    def _unmark(self, text: str) -> tuple[str, dict[int, list[Span]]]:
+        text = _BLANK_AFTER_OPEN.sub(r" \1", text)
+        text = squeeze(_BLANK_BEFORE_CLOSE.sub(f"{CLOSE} ", text))
+        spans: dict[int, list[Span]] = {}
+        parts: list[str] = []
+        length = last = start = 0
+        cited: set[int] = set()
+        for mark in _MARK.finditer(text):
+            part = text[last : mark.start()]
+            if part.startswith(" ") and (not parts or parts[-1].endswith(" ")):
+                part = part[1:]
+            parts.append(part)
+            length += len(part)
+            last = mark.end()
+            if mark.group(1) is not None:
+                start, cited = length, self._cited[int(mark.group(1))]
+                continue
+            for position in cited:
+                spans.setdefault(position, []).append(Span(start, length))
+            cited = set()
+        parts.append(text[last:])
+        return "".join(parts), spans
+
+    def _linkless(self, text: str, spans: dict[int, list[Span]]) -> None:
+        """Add what the words cite without a link."""
+        linked = [span for each in spans.values() for span in each]
+        for word in self._words:
+            start = text.find(word)
+            while start >= 0:
+                match = _WORDS.match(text, start)
+                if match and not _OTHER.search(text, max(0, start - 24), start) and not _overlaps(match, linked):
+                    for position in sorted(self._named(match["family"], match["numbers"])):
+                        spans.setdefault(position, []).append(Span(match.start(), match.end()))
+                start = text.find(word, start + 1)
+
+    def _named(self, word: str, numbers: str) -> set[int]:
+        found: set[int] = set()
+        last, letters = None, ""
+        for dash, prefix, digits in _NUMBER.findall(numbers):
+            number = int(digits)
+            letters = prefix.upper() or letters
+            first = last + 1 if dash and last is not None and number - last < 100 else number
+            for each in range(first, number + 1):
+                found |= self._numbers.get(_Number((_word(word), letters, None), each), set())
+            last = number
+        return found
+
+    def _record(self, text: str, section: str | None, spans: dict[int, list[Span]]) -> None:
+        for position, found in spans.items():
+            known = self._found[position].setdefault((text, section), [])
+            known.extend(span for span in found if span not in known)
+
+    def mentions(self, unit: Unit) -> tuple[Mention, ...]:
+        """What was recorded of a figure, in the order in which it was read."""
+        return tuple(
+            Mention(text=text, section=section, spans=tuple(sorted(spans, key=lambda s: s.start)))
+            for (text, section), spans in self._found[unit.position].items()
+        )
+
+
+def _family(unit: Unit) -> Family | None:
+    label = unit.element.find("label")
+    number = _number(unit, squeeze(raw_text(label))) if label is not None else None
+    return number.family if number else None
+
+
+def _is_range(first: etree._Element, second: etree._Element) -> bool:
+    tail = (first.tail or "").replace(CLOSE, "")
+    return first.getnext() is second and _RANGE_TAIL.fullmatch(tail) is not None
+
+
+def _overlaps(match: re.Match[str], spans: list[Span]) -> bool:
+    return any(span.start < match.end() and match.start() < span.end for span in spans)
+
+
+def section_of(element: etree._Element) -> str | None:
+    """Title of the nearest section around an element, or the type of its sub-article."""
+    for ancestor in element.iterancestors():
+        if ancestor.tag == "abstract":
+            return squeeze(raw_text(t)) if (t := ancestor.find("title")) is not None else "Abstract"
+        title = ancestor.find("title") if ancestor.tag in ("sec", "app") else None
+        if title is not None:
+            return squeeze(_MARK.sub("", raw_text(title)))
+        if ancestor.tag in ("sub-article", "response"):
+            return str(ancestor.get("article-type") or ancestor.get("response-type") or ancestor.tag)
+    return None
+
+

@@ -1,0 +1,125 @@
+"""Bytes to the one `article` element, whatever flavour of JATS they are, with nothing fetched.
+
+What is made uniform here, so that the rest of `parse` need not know of it: namespaces (OAI-PMH
+records carry a default one), entity references that no DTD defines, comments and processing
+instructions, wrappers (`pmc-articleset`, OAI records), and formulas that are given twice.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+from lxml import etree
+
+MATHML = "{http://www.w3.org/1998/Math/MathML}"
+
+OPEN, INDEX, CLOSE, BREAK, TITLE = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4"
+"""Marks that `mentions` and `text` put into the tree. They are Unicode noncharacters, which no text
+may exchange; should an input hold one it is taken out first."""
+
+_NAMED_ENTITY = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos|#\w+);)\w+;")
+_MARKS = re.compile("[\ufdd0-\ufdef]")
+_TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
+
+
+class NotAnArticleError(ValueError):
+    """The bytes are XML, but hold no `article` element, or more than one."""
+
+
+def _parser(data: bytes, recover: bool) -> etree.XMLParser:
+    return etree.XMLParser(
+        resolve_entities=False,
+        load_dtd=False,
+        no_network=True,
+        huge_tree=b"<!ENTITY" not in data,  # keeps libxml2's limits against entity bombs
+        remove_comments=True,
+        remove_pis=True,
+        recover=recover,
+    )
+
+
+def read_article(data: bytes) -> etree._Element:
+    """The `article` element of a file, ready to be read (and taken apart) by the other modules.
+
+    Broken markup is read a second time with recovery. Raises `NotAnArticleError`, or
+    `etree.XMLSyntaxError` where even recovery finds no tree. No DTD, entity or address is read.
+    """
+    data = data.lstrip()
+    try:
+        root = etree.fromstring(data, _parser(data, recover=False))
+    except etree.XMLSyntaxError:
+        root = etree.fromstring(data, _parser(data, recover=True))
+        if root is None:
+            raise
+    article = _only_article(root)
+    if _NAMED_ENTITY.search(data):
+        _resolve_entities(article)
+    if b"\xef\xb7" in data or b"&#xfd" in data.lower() or b"&#649" in data:
+        _drop_marks(article)
+    _flatten_formulas(article)
+    return article
+
+
+def _only_article(root: etree._Element) -> etree._Element:
+    if root.tag == "article":
+        return root
+    found = [e for e in root.iter("{*}article") if _not_nested(e)]
+    if len(found) != 1:
+        name = etree.QName(root).localname
+        raise NotAnArticleError(f"<{name}> holds {len(found)} articles; one is expected")
+    article = found[0]
+    if article.tag != "article":
+        namespace = article.tag[: -len("article")]
+        for element in article.iter(f"{namespace}*"):
+            element.tag = element.tag[len(namespace) :]
+    return article
+
+
+def _not_nested(article: etree._Element) -> bool:
+    return next(article.iterancestors("{*}article"), None) is None
+
+
+def _resolve_entities(article: etree._Element) -> None:
+    """Put the character (HTML's names, which include all of ISO's that JATS uses) for `&name;`."""
+    for entity in list(article.iter(etree.Entity)):
+        replace_by_text(entity, html.unescape(entity.text))
+
+
+def _drop_marks(article: etree._Element) -> None:
+    for element in article.iter(etree.Element):
+        if element.text:
+            element.text = _MARKS.sub("", element.text)
+        if element.tail:
+            element.tail = _MARKS.sub("", element.tail)
+
+
+def replace_by_text(element: etree._Element, text: str) -> None:
+    """Take `element` out of its parent, leaving `text` and what followed it."""
+    parent = element.getparent()
+    if parent is None:
+        return
+    text += element.tail or ""
+    previous = element.getprevious()
+    parent.remove(element)
+    if previous is not None:
+        previous.tail = (previous.tail or "") + text
+    else:
+        parent.text = (parent.text or "") + text
+
+
+def _flatten_formulas(article: etree._Element) -> None:
+    """Leave each formula once: the tokens of its MathML, else its TeX without the preamble."""
+    holders = set()
+    for math in list(article.iter(f"{MATHML}math")):
+        for annotation in list(math.iter(f"{MATHML}annotation", f"{MATHML}annotation-xml")):
+            replace_by_text(annotation, "")
+        tokens = "".join("".join(math.itertext()).split())
+        math.clear(keep_tail=True)
+        math.text = tokens
+        holders.add(math.getparent())
+    for tex in list(article.iter("tex-math")):
+        source = "" if tex.getparent() in holders else "".join(tex.itertext())
+        body = _TEX_BODY.search(source)
+        tex.clear(keep_tail=True)
+        tex.text = (body.group(1) if body else source).strip().strip("$").strip()

@@ -1,0 +1,163 @@
+"""Where tasks run: in killable processes of this machine, or on a Ray cluster.
+
+An engine calls `function(*arguments)` for each job, a bounded number at a time, and gives back what
+came of it, in any order. It knows nothing of shards, retries or done files.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from biomedica.errors import BiomedicaError, ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one job."""
+
+    name: str
+    value: Any = None
+    error: BaseException | None = None
+    """What the function raised, with its traceback in the notes."""
+    died: bool = False
+    """The process ended in the middle of the job."""
+
+
+class Engine(Protocol):
+    """Runs jobs. `submit` never blocks; `outcomes` waits for the next ones to end."""
+
+    slots: int
+    """Jobs that are worth having in flight."""
+
+    def submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> None: ...
+
+    def outcomes(self, seconds: float) -> Iterator[Outcome]:
+        """Jobs that ended, after waiting for at most so many seconds for the first of them."""
+        ...
+
+    def stop(self) -> None:
+        """End every job, at once."""
+        ...
+
+
+class LocalEngine:
+    """Processes of this machine. One that dies takes only its own job with it (`pebble`)."""
+
+    def __init__(self, workers: int) -> None:
+        from pebble import ProcessPool
+
+        self.slots = workers
+        # Processes start clean: libraries with threads of their own do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPool(max_workers=workers, max_tasks=0, context=context)
+        self._jobs: dict[Future[Any], str] = {}
+
+    def submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        self._jobs[self._pool.schedule(_call, args=(function, arguments))] = name
+
+    def outcomes(self, seconds: float) -> Iterator[Outcome]:
+        from pebble import ProcessExpired
+
+        ended, _ = wait(self._jobs, timeout=seconds, return_when=FIRST_COMPLETED)
+        for future in ended:
+            name = self._jobs.pop(future)
+            error = future.exception()
+            if error is None:
+                yield Outcome(name, value=future.result())
+            elif isinstance(error, (ProcessExpired, FutureTimeoutError)):
+                yield Outcome(name, error=error, died=True)
+            else:
+                yield Outcome(name, error=error)
+
+    def stop(self) -> None:
+        self._pool.stop()
+        self._pool.join()
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Call, and keep the traceback with an error that crosses the process boundary."""
+    try:
+        return function(*arguments)
+    except BiomedicaError:
+        raise
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        raise
+
+
+class RayEngine:
+    """Ray Core tasks, a bounded window of them in flight; the cluster restarts dead workers."""
+
+    def __init__(self, workers: int | None, address: str | None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError("the Ray engine needs Ray: pip install 'biomedica[ray]'") from None
+        self._ray = ray
+        if not ray.is_initialized():
+            options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+            if address is None and workers is not None:
+                options["num_cpus"] = workers
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+        cpus = int(ray.cluster_resources().get("CPU", 1))
+        self.slots = 2 * (min(cpus, workers) if workers else cpus)
+        self._remote = ray.remote(max_retries=0, num_cpus=1)(_call)
+        self._jobs: dict[Any, str] = {}
+
+    def submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        self._jobs[self._remote.remote(function, arguments)] = name
+
+    def outcomes(self, seconds: float) -> Iterator[Outcome]:
+        if not self._jobs:
+            return
+        ended, _ = self._ray.wait(list(self._jobs), num_returns=1, timeout=seconds)
+        for reference in ended:
+            name = self._jobs.pop(reference)
+            try:
+                yield Outcome(name, value=self._ray.get(reference))
+            except self._ray.exceptions.RayTaskError as error:
+                yield Outcome(name, error=getattr(error, "cause", None) or error)
+            except self._ray.exceptions.RayError as error:
+                yield Outcome(name, error=error, died=True)
+
+    def stop(self) -> None:
+        for reference in self._jobs:
+            self._ray.cancel(reference, force=True)
+        self._ray.shutdown()
+
+
+class InlineEngine:
+    """This very process, one job after the other: for debugging and for measuring."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self._jobs: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = []
+
+    def submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        self._jobs.append((name, function, arguments))
+
+    def outcomes(self, seconds: float) -> Iterator[Outcome]:
+        while self._jobs:
+            name, function, arguments = self._jobs.pop(0)
+            yield Outcome(name, value=_call(function, arguments))
+
+    def stop(self) -> None:
+        self._jobs.clear()
+
+
+def open_engine(name: str, workers: int | None, address: str | None) -> Engine:
+    """An engine by name: `local`, `ray` or `inline`. workers   None: one for each core"""
+    if name == "local":
+        return LocalEngine(workers or multiprocessing.cpu_count())
+    if name == "ray":
+        return RayEngine(workers, address)
+    if name == "inline":
+        return InlineEngine()
+    raise ConfigError(f"unknown engine {name!r}; known are local, ray and inline")

@@ -1,0 +1,245 @@
+"""The layout of NCBI's PMC Cloud Service (2026), in its bucket, a mirror of it, or a folder.
+
+    PMC<id>.<v>/PMC<id>.<v>.xml and media      metadata/PMC<id>.<v>.json      inventory-reports/...
+
+The daily inventory lists every metadata file with its ETag, which changes when anything of the
+version changes. Format: README.txt of the bucket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from biomedica.errors import SourceError
+from biomedica.records import ArticleRef, Media, Reason, Reject, Stage
+from biomedica.sources.listing import ROW, Listing, Rows, listing_of
+from biomedica.sources.store import FetchError, SourceSettings, Store, is_safe
+
+INVENTORY = "inventory-reports/pmc-oa-opendata/metadata/"
+_METADATA = re.compile(r"metadata/PMC(\d+)\.(\d+)\.json")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_BATCH = 256
+
+
+class CloudSource:
+    """Articles of a bucket with the cloud service's layout."""
+
+    def __init__(self, store: Store, settings: SourceSettings) -> None:
+        self.uri = store.uri
+        self.is_local = store.is_local
+        self._store = store
+        self._settings = settings
+
+    def listing(self) -> Listing:
+        """All article versions, by the newest inventory; by listing the metadata where a folder has none."""
+        days = [day for day in self._store.folders(INVENTORY) if re.search(r"/\d{4}-", day)]
+        if days:
+            return self._inventory(days[-1])
+        if not self.is_local:
+            raise SourceError(f"{self.uri} holds no {INVENTORY}; is it the cloud service's layout?")
+        return self._metadata_files()
+
+    def _inventory(self, day: str) -> Listing:
+        manifest = json.loads(self._whole(f"{day}/manifest.json"))
+        try:
+            columns = [name.strip() for name in manifest["fileSchema"].split(",")]
+            files = [(file["key"], file.get("MD5checksum")) for file in manifest["files"]]
+            key, etag = columns.index("Key"), columns.index("ETag")
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(f"{day}/manifest.json has no {error}; columns Key and ETag are needed") from None
+        rejects: list[Reject] = []
+        parts = [
+            part
+            for name, md5 in sorted(files)
+            for part in _inventory_file(self._whole(name, md5), len(columns), key, etag, rejects)
+        ]
+        return listing_of(parts, snapshot=day.rsplit("/", 1)[-1][:10], rejects=rejects)
+
+    def _whole(self, key: str, md5: str | None = None) -> bytes:
+        """An object without which nothing can be done."""
+        try:
+            return self._store.get(key, md5=md5, missing=Reason.METADATA_MISSING, max_mb=4096)
+        except FetchError as error:
+            raise SourceError(f"{self.uri}: {error.detail}") from None
+
+    def _metadata_files(self) -> Listing:
+        rows, rejects = [], []
+        for key in self._store.list("metadata/"):
+            match = _METADATA.fullmatch(key)
+            if match is None:
+                rejects.append(_unknown_key(key))
+                continue
+            rows.append((int(match[1]), int(match[2]), _etag_of(self._whole(key))))
+        return listing_of([np.array(rows, dtype=ROW)], snapshot=None, rejects=rejects)
+
+    def listing_for(self, numbers: Iterable[int]) -> Listing:
+        """All versions of the given PMC ids, found by asking for each; those not there are rejects."""
+        rows: list[tuple[int, int, bytes]] = []
+        rejects = []
+        wanted = list(numbers)
+        with ThreadPoolExecutor(self._settings.connections) as pool:
+            for number, found in zip(wanted, pool.map(self._versions, wanted), strict=True):
+                rows += [(number, version, b"") for version in found]
+                if not found:
+                    rejects.append(_missing(f"PMC{number}", "no version of it is in the source"))
+        return listing_of([np.array(rows, dtype=ROW)], snapshot=None, rejects=rejects)
+
+    def _versions(self, number: int) -> list[int]:
+        names = self._store.folders(f"PMC{number}.")
+        versions = (name.rsplit(".", 1)[-1] for name in names)
+        return sorted(int(version) for version in versions if version.isdecimal())
+
+    def resolve(self, entries: Rows) -> Iterator[ArticleRef | Reject]:
+        """Fetch and read the metadata of listed versions, in their order."""
+        with ThreadPoolExecutor(1 if self.is_local else self._settings.connections) as pool:
+            for start in range(0, len(entries), _BATCH):
+                batch = entries[start : start + _BATCH].tolist()
+                yield from (map if self.is_local else pool.map)(self._ref, batch)
+
+    def _ref(self, entry: tuple[int, int, bytes]) -> ArticleRef | Reject:
+        number, version, etag = entry
+        name = f"PMC{number}.{version}"
+        key = f"metadata/{name}.json"
+        try:
+            data = self._store.get(key, missing=Reason.METADATA_MISSING)
+        except FetchError as error:
+            return Reject(
+                key=name,
+                stage=Stage.CATALOG,
+                reason=error.reason,
+                detail=error.detail,
+                pmcid=f"PMC{number}",
+                version=version,
+            )
+        return read_metadata(data, f"PMC{number}", version, etag.decode() or _etag_of(data).decode())
+
+    def read(self, ref: ArticleRef, file: Media, *, missing: Reason) -> bytes:
+        """Bytes of one of the article's files. Raises `FetchError`."""
+        is_xml = file.name == ref.xml.name
+        limit = self._settings.max_xml_mb if is_xml else self._settings.max_media_mb
+        key = f"{ref.location}/{file.name}"
+        try:
+            return self._store.get(key, md5=file.md5, missing=missing, max_mb=limit)
+        except FetchError as error:
+            if is_xml and error.reason is Reason.MEDIA_TOO_LARGE:
+                raise FetchError(Reason.XML_TOO_LARGE, error.detail) from None
+            raise
+
+
+def _etag_of(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest().encode()
+
+
+def _inventory_file(
+    data: bytes, num_columns: int, key: int, etag: int, rejects: list[Reject]
+) -> Iterator[Rows]:
+    """Rows of one gzipped CSV file as (number, version, etag), a batch at a time."""
+    names = [f"c{i}" for i in range(num_columns)]
+    wanted = [names[key], names[etag]]
+    stream = pa.CompressedInputStream(io.BytesIO(data), "gzip")
+    try:
+        reader = csv.open_csv(
+            stream,
+            read_options=csv.ReadOptions(column_names=names, block_size=1 << 22),
+            convert_options=csv.ConvertOptions(
+                include_columns=wanted, column_types=dict.fromkeys(names, pa.string())
+            ),
+        )
+        for batch in reader:
+            yield _inventory_batch(batch.column(0), batch.column(1), rejects)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SourceError(f"an inventory file cannot be read: {error}") from None
+
+
+def _inventory_batch(
+    keys: pa.Array, etags: pa.Array, rejects: list[Reject]
+) -> Rows:
+    parts = pc.extract_regex(keys, r"^metadata/PMC(?P<number>\d{1,18})\.(?P<version>\d{1,9})\.json$")
+    known = parts.is_valid()
+    if not pc.all(known).as_py():
+        rejects += [_unknown_key(key) for key in keys.filter(pc.invert(known)).to_pylist()]
+        parts, etags = parts.filter(known), etags.filter(known)
+    rows = np.empty(len(parts), dtype=ROW)
+    rows["number"] = pc.cast(parts.field(0), pa.int64()).to_numpy(zero_copy_only=False)
+    rows["version"] = pc.cast(parts.field(1), pa.int32()).to_numpy(zero_copy_only=False)
+    rows["etag"] = etags.to_numpy(zero_copy_only=False).astype("S40")
+    return rows
+
+
+def _unknown_key(key: str) -> Reject:
+    return Reject(
+        key=key[:200], stage=Stage.CATALOG, reason=Reason.KEY_UNKNOWN, detail="not metadata/PMC<id>.<v>.json"
+    )
+
+
+def _missing(name: str, detail: str) -> Reject:
+    return Reject(
+        key=name, stage=Stage.CATALOG, reason=Reason.METADATA_MISSING, detail=detail, pmcid=name
+    )
+
+
+def read_metadata(data: bytes, pmcid: str, version: int, etag: str) -> ArticleRef | Reject:
+    """An article version from its metadata JSON; a `Reject` where the JSON can't be used."""
+    try:
+        found = json.loads(data)
+        return _article_ref(found, pmcid, version, etag)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return Reject(
+            key=f"{pmcid}.{version}",
+            stage=Stage.CATALOG,
+            reason=Reason.METADATA_BAD,
+            detail=f"{type(error).__name__}: {error}"[:200],
+            pmcid=pmcid,
+            version=version,
+        )
+
+
+def _article_ref(found: dict[str, Any], pmcid: str, version: int, etag: str) -> ArticleRef:
+    if (found["pmcid"], int(found["version"])) != (pmcid, version):
+        raise ValueError(f"it is of {found['pmcid']}.{found['version']}")
+    location = f"{pmcid}.{version}"
+    xml = _media(found["xml_url"], location)
+    media = tuple(sorted((_media(url, location) for url in found.get("media_urls") or ()), key=_name))
+    pmid = found.get("pmid")
+    return ArticleRef(
+        pmcid=pmcid,
+        version=version,
+        pmid=None if pmid is None else int(pmid),
+        doi=found.get("doi"),
+        title=found.get("title"),
+        citation=found.get("citation"),
+        license_code=found.get("license_code"),
+        is_retracted=bool(found.get("is_retracted")),
+        is_manuscript=bool(found.get("is_manuscript")),
+        is_historical_ocr=bool(found.get("is_historical_ocr")),
+        location=location,
+        xml=xml,
+        media=media,
+        etag=etag,
+    )
+
+
+def _name(media: Media) -> str:
+    return media.name
+
+
+def _media(url: str, location: str) -> Media:
+    """`s3://bucket/PMC1.1/name?md5=...`; the name must be a plain one inside the article's folder."""
+    address, _, query = url.partition("?")
+    folder, _, name = urlsplit(address).path.lstrip("/").rpartition("/")
+    if folder != location or not is_safe(name):
+        raise ValueError(f"{address!r} is not a file of {location}")
+    md5 = parse_qs(query).get("md5", [""])[0].lower()
+    return Media(name=name, md5=md5 if _MD5.fullmatch(md5) else None)
