@@ -226,7 +226,7 @@ NEURONS = Article(
             <label>Figure 1—figure supplement 1.</label>
             <caption><title>Imaged nuclei.</title>
             <p>Labelled nuclei (blue) in one plane, with actin (magenta) and mitochondria
-            (yellow).</p></caption>
+            (orange).</p></caption>
             {{acta-00009-fig1-figsupp1}}</fig>
             </fig-group>"""),
         "fig2": Raw("""<fig id="Fig2" position="float">

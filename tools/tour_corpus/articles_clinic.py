@@ -182,7 +182,7 @@ NODULE = Article(
     A 61-year-old person with a cough of three weeks had a chest radiograph, which showed a round
     opacity in the left upper zone ([F1|Fig. 1]). There was no fever and no weight loss.
 
-    Computed tomography confirmed a spiculated nodule of 14 mm ([F2|Fig. 2a, b]). No lymph nodes
+    Computed tomography confirmed a spiculated nodule of 14 mm ([F2|Fig. 2A, B]). No lymph nodes
     were enlarged. The lesion was removed by wedge resection.
 
     Histology showed crowded atypical nuclei beside a necrotic area ([F3|Fig. 3]). The patient was
@@ -206,7 +206,7 @@ NODULE = Article(
         ),
         "F2": Fig(
             "Fig. 2",
-            "Axial chest CT in (**a**) lung and (**b**) soft-tissue window. The "
+            "Axial chest CT in (**A**) lung and (**B**) soft-tissue window. The "
             "spiculated nodule in the left lung is marked by a yellow arrow.",
             "hcr-5-12-g002",
         ),
@@ -219,7 +219,7 @@ NODULE = Article(
     },
     media=(
         Media("hcr-5-12-g001.jpg", "chest_radiograph", "jpeg_turned"),
-        Media("hcr-5-12-g002.jpg", "chest_ct", "jpeg_gray"),
+        Media("hcr-5-12-g002.jpg", "chest_ct"),
         Media("hcr-5-12-g003.jpg", "h_and_e_tumour"),
     ),
     mesh=(

@@ -32,7 +32,7 @@ LEAVES = Article(
 
     # Results
 
-    Three clades have support above 90% ([F1|Fig. 1]). Residues 130–135 are the same in all
+    Three clades stand out ([F1|Fig. 1]). Residues 123–130 are the same in all
     species.
 
     {F1}
@@ -216,7 +216,7 @@ FOLD = Article(
         ),
         "F2": Fig(
             "Figure 2",
-            "Ramachandran plot; 98% of residues lie in favoured regions (purple).",
+            "Ramachandran plot. Darker regions are more favoured; one residue lies outside of all.",
             "1745-fag-1-12-2",
         ),
         "F3": Fig(

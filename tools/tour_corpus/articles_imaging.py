@@ -81,7 +81,7 @@ FUNDUS = Article(
         ),
         "F3": Fig(
             "Figure 3",
-            "**a** Green channel of the photograph in Figure 1. **b** Vessels "
+            "**A** Green channel of the photograph in Figure 1. **B** Vessels "
             "after black top-hat filtering with an 11 × 11 element.",
             "mi-103-g003",
         ),
@@ -95,7 +95,7 @@ FUNDUS = Article(
     },
     media=(
         Media("mi-103-g001.jpg", "fundus"),
-        Media("mi-103-g002.jpg", "microaneurysms", "jpeg_gray"),
+        Media("mi-103-g002.jpg", "microaneurysms"),
         Media("mi-103-g003.jpg", "vessel_panels"),
         Media("mi-103-g004.png", "roc", "png_palette"),
         Media("mi-103-s001.csv", "", "table_text"),
@@ -272,7 +272,7 @@ LESIONS = Article(
         "F3": Fig("Fig. 3", "Plan of the visits.", "ain-19-6_Fig3_HTML"),
         "F4": Fig(
             "Fig. 4",
-            "Simulated ultrasound image (curved array) of a round anechoic cyst with bright walls.",
+            "Simulated ultrasound image (curved array) of an oval anechoic cyst.",
             "ain-19-6_Fig4_HTML",
             alt="Ultrasound sector with a dark cyst",
         ),
@@ -333,8 +333,8 @@ OUTBREAK = Article(
 
     {F2}
 
-    Rates differed fourfold between towns ([T1|Table 1]). Brisa is small, so that its rate is
-    uncertain.
+    Rates differed more than fourfold between towns ([T1|Table 1]). Estero is small, so that its
+    rate is uncertain.
 
     {T1}
 

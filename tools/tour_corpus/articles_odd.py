@@ -87,8 +87,7 @@ RHYTHM_BODY = """
 
     # Results
 
-    Most rhythms were told rightly ([F2|Fig. 2]). Fibrillation was taken for sinus rhythm most
-    often.
+    Most rhythms were told rightly ([F2|Fig. 2]). Fibrillation was missed most often.
 
     {F2}
 
@@ -446,7 +445,7 @@ FORMATS = Article(
         "F4": Fig("Figure 4", "Bars of band intensity in four inks, as TIFF.", "lcb-28-61-g004"),
         "F5": Fig(
             "Figure 5",
-            "Cells stained for nuclei (blue), actin (magenta) and mitochondria (yellow), as WebP.",
+            "Cells stained for nuclei (blue), actin (magenta) and mitochondria (orange), as WebP.",
             "lcb-28-61-g005",
         ),
         "F6": Fig(

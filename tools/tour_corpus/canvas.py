@@ -117,7 +117,7 @@ def ellipse(
     dy, dx = y / shape[0] - centre[0], x / shape[1] - centre[1]
     c, s = np.cos(np.deg2rad(turn)), np.sin(np.deg2rad(turn))
     u, v = dx * c + dy * s, -dx * s + dy * c
-    return ((u / radii[1]) ** 2 + (v / radii[0]) ** 2 <= 1).astype(np.float64)
+    return np.asarray((u / radii[1]) ** 2 + (v / radii[0]) ** 2 <= 1, np.float64)
 
 
 def to_bytes(plane: NDArray[np.float64]) -> Pixels:

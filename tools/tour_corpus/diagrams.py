@@ -114,9 +114,9 @@ def pathway(rng: Generator) -> Pixels:
         (70, 57, "SOLV", ORANGE),
     ]:
         protein(ax, x, y, name, colour)
-    for x, y in [(42.5, 70.5), (42.5, 53.5)]:
-        ax.add_patch(Circle((x, y), 2.3, fc="gold", ec="0.3"))
-        ax.text(x, y, "P", fontsize=7, ha="center", va="center")
+    for place in [(42.5, 70.5), (42.5, 53.5)]:
+        ax.add_patch(Circle(place, 2.3, fc="gold", ec="0.3"))
+        ax.text(*place, "P", fontsize=7, ha="center", va="center")
     arrow(ax, (34, 75), (34, 71.5))
     arrow(ax, (34, 61), (34, 54))
     arrow(ax, (62, 57), (43, 64), RED, "-[, widthB=0.6")
@@ -221,21 +221,21 @@ def single_structure(rng: Generator) -> Pixels:
     return to_pixels(fig)
 
 
-def grow(rng: Generator, names: list[str], depth: float) -> tuple[float, list[tuple[float, ...]]]:
-    """Height of the node above the leaves `names`, and lines (x0, x1, y0, y1) below it."""
-    if len(names) == 1:
-        return leaf_height(names[0]), [(depth, 1.0, leaf_height(names[0]), leaf_height(names[0]))]
-    cut = int(rng.integers(1, len(names)))
+Branch = int | tuple["Branch", "Branch"]
+"""A leaf, by its row, or the two branches of a node."""
+TREE: Branch = (((((0, 1), (2, 3)), ((4, 5), 6)), ((7, (8, 9)), 10)), 11)
+
+
+def grow(rng: Generator, branch: Branch, depth: float) -> tuple[float, list[tuple[float, ...]]]:
+    """Height of the branch, and the lines (x0, x1, y0, y1) of all that it holds."""
+    if isinstance(branch, int):
+        return branch, [(depth, 1.0, branch, branch)]
     step = depth + rng.uniform(0.35, 0.6) * (1 - depth) * 0.6
-    low, first = grow(rng, names[:cut], step)
-    high, second = grow(rng, names[cut:], step)
+    low, first = grow(rng, branch[0], step)
+    high, second = grow(rng, branch[1], step)
     middle = (low + high) / 2
     lines = [(depth, step, middle, middle), (step, step, low, high)]
     return middle, [*lines, *first, *second]
-
-
-def leaf_height(name: str) -> float:
-    return float(name.split()[0])
 
 
 def phylogeny(rng: Generator) -> Pixels:
@@ -253,7 +253,7 @@ def phylogeny(rng: Generator) -> Pixels:
         "K. vulgaris",
         "Outgroup",
     ]
-    _, lines = grow(rng, [f"{i} {name}" for i, name in enumerate(genera)], 0.03)
+    _, lines = grow(rng, TREE, 0.03)
     fig = new_figure(5.0, 4.2, arranged=False)
     ax = blank_axes(fig, 1.45, 12.4)
     ax.set_ylim(-1.4, 12)

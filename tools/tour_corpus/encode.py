@@ -61,7 +61,8 @@ def png_alpha(pixels: NDArray[Any]) -> bytes:
 
 
 def png_palette(pixels: NDArray[Any]) -> bytes:
-    return save(rgb(pixels).quantize(16), "PNG", optimize=True)
+    palette = rgb(pixels).quantize(64, Image.Quantize.FASTOCTREE)
+    return save(palette, "PNG", optimize=True)
 
 
 def png_16_bit(pixels: NDArray[Any]) -> bytes:

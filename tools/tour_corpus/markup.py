@@ -67,7 +67,7 @@ def body(text: str, placed: dict[str, str]) -> str:
         if heading:
             level = len(heading[1])
             out.append("</sec>" * max(0, depth - level + 1))
-            out.append(f'<sec id="S{len(out)}"><title>{inline(heading[2])}</title>')
+            out.append(f'<sec id="sec{len(out)}"><title>{inline(heading[2])}</title>')
             depth = level
         elif re.fullmatch(r"\{[\w.-]+\}", block):
             out.append(placed[block[1:-1]])

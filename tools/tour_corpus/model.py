@@ -104,24 +104,29 @@ class Article:
 
     @property
     def pmcid(self) -> str:
+        """With its prefix, without the version."""
         return f"PMC{99900000 + self.number}"
 
     @property
     def name(self) -> str:
+        """PMCID and version: the folder in the bucket."""
         return f"{self.pmcid}.{self.version}"
 
     @property
     def pmid(self) -> int | None:
+        """The same for all versions."""
         return 99900000 + self.number if self.has_pmid else None
 
     @property
     def doi(self) -> str | None:
+        """Under the prefix that is kept for tests."""
         if not self.has_doi:
             return None
         return f"10.5555/tour.{self.published[0]}.{self.number:03d}"
 
     @property
     def citation(self) -> str:
+        """As in the JSON: journal, date, volume, issue, page."""
         year, month, day = self.published
         date = f"{year} {MONTHS[month - 1]} {day}"
         return f"{self.journal.abbreviation}. {date};{self.volume}({self.issue}):{self.page}."

@@ -108,7 +108,7 @@ def dice_boxes(rng: Generator) -> Pixels:
         for m, s in [(0.91, 0.03), (0.86, 0.06), (0.74, 0.09), (0.81, 0.06)]
     ]
     parts = ax.violinplot(data, showmedians=True)
-    for body, colour in zip(parts["bodies"], PALETTE, strict=False):  # type: ignore[arg-type]
+    for body, colour in zip(parts["bodies"], PALETTE, strict=False):
         body.set(facecolor=colour, alpha=0.5)
     ax.set_xticks(range(1, 5), names)
     ax.set(ylabel="Dice coefficient", ylim=(0.35, 1.0))
@@ -146,7 +146,7 @@ def cell_map(rng: Generator) -> Pixels:
         turn = rng.normal(0, 1, (2, 2)) * 0.35 + np.eye(2)
         cloud = centre + rng.normal(0, 1.1, (260, 2)) @ turn
         axes[0].scatter(*cloud.T, s=3, color=PALETTE[i], lw=0)
-        axes[0].text(*centre, kind, fontsize=8, ha="center", fontweight="bold")
+        axes[0].text(centre[0], centre[1] + 2.9, kind, fontsize=8, ha="center", fontweight="bold")
         points.append(cloud)
         marker.append(rng.gamma(2.0 if kind == "Myeloid" else 0.3, 1.0, 260))
     drawn = axes[1].scatter(
@@ -505,16 +505,14 @@ def growth_curves(rng: Generator) -> Pixels:
 def printed_table(rng: Generator) -> Pixels:
     fig, (ax,) = new_axes(6.0, 2.3)
     ax.axis("off")
-    rows = [
-        [
-            f"Municipio {name}",
-            f"{rng.integers(8, 60) * 1000:,}".replace(",", " "),
-            str(rng.integers(40, 400)),
-            f"{rng.uniform(3, 14):.1f}",
-            f"{rng.uniform(2, 9):.0f}",
-        ]
-        for name in ("Alba", "Brisa", "Cima", "Duna", "Estero")
-    ]
+    rows = []
+    for name in ("Alba", "Brisa", "Cima", "Duna", "Estero"):
+        people, rate = int(rng.integers(8, 60)) * 1000, rng.uniform(3, 14)
+        cases = round(people * rate / 1000)
+        share = f"{rng.uniform(2, 9):.0f}"
+        rows.append(
+            [f"Municipio {name}", f"{people:,}".replace(",", " "), str(cases), f"{rate:.1f}", share]
+        )
     table = ax.table(
         rows,
         loc="center",

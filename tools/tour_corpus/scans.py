@@ -10,7 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from skimage.transform import iradon, radon
+from skimage import transform
 
 from tour_corpus.canvas import (
     Pixels,
@@ -54,15 +54,30 @@ def head_phantom(size: int) -> Plane:
     return plane
 
 
+def project(plane: Plane, angles: Plane) -> Plane:
+    """The sinogram: one column of line integrals for each angle, in degrees."""
+    return np.asarray(transform.radon(plane, angles), np.float64)  # type: ignore[no-untyped-call]
+
+
+def rebuild(sinogram: Plane, angles: Plane, window: str) -> Plane:
+    """The plane again, by filtered back-projection."""
+    back = transform.iradon(sinogram, angles, filter_name=window)  # type: ignore[no-untyped-call]
+    return np.asarray(back, np.float64)
+
+
+def clipped(plane: NDArray[Any]) -> Plane:
+    return np.asarray(np.clip(plane, 0, 1), np.float64)
+
+
 def phantom_panels(rng: Generator) -> Pixels:
     head = head_phantom(180)
     pictures: list[NDArray[Any]] = [head]
     for views in (180, 30):
         angles = np.linspace(0, 180, views, endpoint=False)
-        sinogram = radon(head, angles)
+        sinogram = project(head, angles)
         if views == 180:
             pictures.append(sinogram / sinogram.max())
-        pictures.append(iradon(sinogram, angles, filter_name="ramp"))
+        pictures.append(rebuild(sinogram, angles, "ramp"))
     pictures[2:] = [np.clip(p, 0, 1) for p in pictures[2:]]
     pictures[0] = np.clip(head * 1.6, 0, 1)
     pictures[2:] = [p * 1.6 for p in pictures[2:]]
@@ -72,15 +87,15 @@ def phantom_panels(rng: Generator) -> Pixels:
 def noisy_phantom(rng: Generator) -> Plane:
     """A head section with the noise of a low dose, in [0, 1]."""
     head = ndimage.gaussian_filter(head_phantom(176), 0.8)
-    return np.clip(head * 0.75 + 0.12 + rng.normal(0, 0.03, head.shape), 0, 1)
+    return clipped(head * 0.75 + 0.12 + rng.normal(0, 0.03, head.shape))
 
 
 def error_map(rng: Generator) -> NDArray[np.float32]:
     """Signed reconstruction error of the phantom from 45 views, as 32-bit floats."""
     head = head_phantom(160)
     angles = np.linspace(0, 180, 45, endpoint=False)
-    rebuilt = iradon(radon(head, angles), angles, filter_name="hann")
-    return (rebuilt - head).astype(np.float32)
+    rebuilt = rebuild(project(head, angles), angles, "hann")
+    return np.asarray(rebuilt - head, np.float32)
 
 
 def ribs(shape: tuple[int, int]) -> Plane:
@@ -89,7 +104,7 @@ def ribs(shape: tuple[int, int]) -> Plane:
     u = (x / shape[1] - 0.5) * 2
     wave = np.sin((y / shape[0] * 9.5 - 1.25 * u**2 + 0.25 * np.abs(u)) * 2 * np.pi)
     lungs = (np.abs(u) > 0.1) & (np.abs(u) < 0.82)
-    return np.clip(wave - 0.35, 0, 1) * lungs
+    return clipped(np.clip(wave - 0.35, 0, 1) * lungs)
 
 
 def chest_radiograph(rng: Generator, nodule: bool = True) -> Pixels:
@@ -163,8 +178,8 @@ def chest_slice(rng: Generator, window: str) -> Plane:
     plane += 0.47 * ndimage.gaussian_filter(spiky.astype(float), 1)
     plane += rng.normal(0, 0.015, shape)
     if window == "lung":
-        return np.clip(plane * 1.55 + 0.05 * body, 0, 1)
-    return np.clip((plane - 0.28) * 1.9, 0, 1)
+        return clipped(plane * 1.55 + 0.05 * body)
+    return clipped((plane - 0.28) * 1.9)
 
 
 def chest_ct(rng: Generator) -> Pixels:
@@ -195,7 +210,7 @@ def brain_slice(rng: Generator, weighting: str) -> Plane:
         plane[ellipse(shape, (0.54, 0.5 + side * 0.13), (0.05, 0.05)) > 0] = gray * 1.05
     spot = ndimage.gaussian_filter(ellipse(shape, (0.36, 0.69), (0.055, 0.06), 20), 3)
     plane = plane * (1 - spot) + lesion * spot
-    return np.clip(ndimage.gaussian_filter(plane, 0.9) + rng.normal(0, 0.018, shape), 0, 1)
+    return clipped(ndimage.gaussian_filter(plane, 0.9) + rng.normal(0, 0.018, shape))
 
 
 def brain_mri(rng: Generator) -> Pixels:

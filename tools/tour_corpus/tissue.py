@@ -100,7 +100,7 @@ def fluorescence_panels(rng: Generator) -> Pixels:
 
 def fluorescence_merge(rng: Generator) -> Pixels:
     nuclei, actin, dots = cell_channels(rng, 300)
-    return coloured([(nuclei, (0.2, 0.3, 1.0)), (actin, (0.9, 0.1, 0.7)), (dots, (0.9, 0.9, 0.1))])
+    return coloured([(nuclei, (0.2, 0.3, 1.0)), (actin, (0.9, 0.1, 0.7)), (dots, (0.5, 0.5, 0.05))])
 
 
 def nuclei_16_bit(rng: Generator) -> NDArray[np.uint16]:

@@ -10,7 +10,8 @@ from datetime import date
 from lxml import etree
 
 from biomedica.parse.figures import XLINK_HREF
-from biomedica.parse.text import block_text, inline_text, squeeze
+from biomedica.parse.text import block_text, inline_text, raw_text, squeeze
+from biomedica.parse.xml import BREAK
 from biomedica.records import Author, Funding, Reference, RelatedArticle
 
 LICENSE_REF = "{http://www.niso.org/schemas/ali/1.0/}license_ref"
@@ -23,7 +24,8 @@ _MONTHS = {
     )
     for name in names.split()
 }
-_CITATIONS = ("mixed-citation", "element-citation", "citation", "nlm-citation", "note")
+CITATIONS = frozenset(("mixed-citation", "element-citation", "citation", "nlm-citation", "note"))
+_TEXTS = etree.XPath("descendant::text()", smart_strings=False)
 _PMCID = re.compile(r"(?:PMC)?(\d+)(?:\.\d+)?$", re.IGNORECASE)
 
 
@@ -181,37 +183,40 @@ def read_related(meta: etree._Element) -> tuple[RelatedArticle, ...]:
     )
 
 
-def read_references(article: etree._Element) -> tuple[Reference, ...]:
-    """The reference list, one entry a `ref` (the first citation where one holds several)."""
-    back = article.find("back")
-    if back is None:
-        return ()
-    return tuple(found for ref in back.iter("ref") if (found := _reference(ref)))
+def read_references(refs: list[etree._Element], pub_ids: list[etree._Element]) -> tuple[Reference, ...]:
+    """The reference lists, one entry a `ref` (the first citation where one holds several)."""
+    ids: dict[etree._Element | None, dict[str | None, str]] = {}
+    for element in pub_ids:
+        ids.setdefault(element.getparent(), {})[element.get("pub-id-type")] = element.text or ""
+    return tuple(found for ref in refs if (found := _reference(ref, ids)))
 
 
-def _reference(ref: etree._Element) -> Reference | None:
-    citation = next(ref.iter(*_CITATIONS), None)
-    if citation is None:
+def _reference(
+    ref: etree._Element, ids: dict[etree._Element | None, dict[str | None, str]]
+) -> Reference | None:
+    for citation in ref:
+        if citation.tag == "citation-alternatives" and len(citation):
+            citation = citation[0]
+        if citation.tag in CITATIONS:
+            break
+    else:
         return None
-    pmid = doi = None
-    for element in citation.iter("pub-id"):
-        kind, text = element.get("pub-id-type"), (element.text or "").strip()
-        if kind == "pmid" and text.isdecimal():
-            pmid = int(text)
-        elif kind == "doi":
-            doi = text.removeprefix("https://doi.org/") or None
-    text = "".join(citation.itertext()) if _is_punctuated(citation) else _joined(citation)
-    return Reference(pmid=pmid, doi=doi, text=squeeze(text))
+    own = ids.get(citation, {})
+    pmid, doi = own.get("pmid", "").strip(), own.get("doi", "").strip()
+    text = raw_text(citation) if _is_punctuated(citation) else " ".join(_TEXTS(citation))
+    return Reference(
+        pmid=int(pmid) if pmid.isdecimal() else None,
+        doi=doi.removeprefix("https://doi.org/") or None,
+        text=squeeze(text.replace(BREAK, " ")),
+    )
 
 
 def _is_punctuated(citation: etree._Element) -> bool:
     """Whether the publisher's own punctuation stands between the parts."""
-    first = next(citation.iterchildren(), None)
-    return first is None or bool((citation.text or first.tail or "").strip())
-
-
-def _joined(citation: etree._Element) -> str:
-    return " ".join(citation.itertext())
+    if not len(citation):
+        return True
+    between = citation.text or citation[0].tail
+    return between is not None and not between.isspace()
 
 
 _CC_URL = re.compile(r"creativecommons\.org/(?:licenses/([a-z-]+)|(publicdomain|choose/zero|share-your-work/public))")

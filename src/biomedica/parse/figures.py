@@ -49,19 +49,26 @@ class Unit:
     group_caption: list[str] = field(default_factory=list)
 
 
-def find_units(article: etree._Element) -> list[Unit]:
-    """Every figure in document order. A `fig` without a picture is one too, with none."""
+FLOATS = frozenset(
+    "fig fig-group table-wrap table-wrap-group chem-struct-wrap graphic supplementary-material "
+    "media".split()
+)
+"""Elements that stand apart from the running text."""
+
+
+def find_units(floats: list[etree._Element]) -> list[Unit]:
+    """Every figure in document order. A `fig` without a picture is one too, with none.
+
+    floats   the elements of `FLOATS` in document order
+    """
     pictures: dict[etree._Element, list[etree._Element]] = {}
-    for picture in article.iter("graphic"):
-        holder = _holder(picture)
-        if holder is not None:
+    for picture in floats:
+        if picture.tag == "graphic" and (holder := _holder(picture)) is not None:
             pictures.setdefault(holder, []).append(picture)
     units: list[Unit] = []
-    for element in article.iter("fig", "table-wrap", "chem-struct-wrap", "fig-group", "graphic"):
-        held = pictures.get(element)
-        if held is None and element.tag != "fig":
-            continue
-        units.append(_unit(element, len(units), held or []))
+    for element in floats:
+        if element.tag == "fig" or element in pictures:
+            units.append(_unit(element, len(units), pictures.get(element, [])))
     return units
 
 

@@ -62,7 +62,7 @@ def _word(word: str) -> str:
 class Citations:
     """The citations of one article: mark them, then read them back from runs of text."""
 
-    def __init__(self, article: etree._Element, units: list[Unit]) -> None:
+    def __init__(self, xrefs: list[etree._Element], units: list[Unit]) -> None:
         self._units = units
         self._targets: dict[str, set[int]] = {}
         self._numbers: dict[_Number, set[int]] = {}
@@ -75,7 +75,7 @@ class Citations:
             self._enter_groups(unit, pictured)
         families = {number.family[0] for number in self._numbers}
         self._words = [w for name in sorted(families) for w in (name.capitalize(), name)]
-        self._mark(article)
+        self._mark(xrefs)
 
     def _enter(self, unit: Unit) -> None:
         """Make the unit a target of its own ids, of those inside it, and of its groups' ids."""
@@ -91,13 +91,13 @@ class Citations:
             if name and group not in pictured:
                 self._targets.setdefault(name, set()).add(unit.position)
 
-    def _mark(self, article: etree._Element) -> None:
+    def _mark(self, xrefs: list[etree._Element]) -> None:
         if not self._targets:
             return
         names = self._targets.keys()
         here = {unit.element: unit.position for unit in self._units}
         previous: etree._Element | None = None
-        for xref in article.iter("xref"):
+        for xref in xrefs:
             rids = (xref.get("rid") or "").split()
             if names.isdisjoint(rids):
                 continue
@@ -148,16 +148,19 @@ class Citations:
         section   title that holds until a run is one itself
         """
         texts = []
+        words = self._words
         for run in runs:
-            is_title = TITLE in run
-            text = squeeze(run.replace(TITLE, "")) if is_title else squeeze(run)
+            text = squeeze(run)
+            if TITLE in text:
+                text = section = squeeze(text.replace(TITLE, ""))
             spans: dict[int, list[Span]] = {}
-            if has_marks(text):
+            if OPEN in text:
                 text, spans = self._unmark(text)
-            if is_title:
-                section = text or section
-            self._linkless(text, spans)
-            self._record(text, section, spans)
+            for word in words:
+                if word in text:
+                    self._linkless(text, word, spans)
+            if spans:
+                self._record(text, section, spans)
             if text:
                 texts.append(text)
         return texts
@@ -196,17 +199,17 @@ class Citations:
         parts.append(text[last:])
         return "".join(parts), spans
 
-    def _linkless(self, text: str, spans: dict[int, list[Span]]) -> None:
-        """Add what the words cite without a link."""
+    def _linkless(self, text: str, word: str, spans: dict[int, list[Span]]) -> None:
+        """Add what the text cites by a family's word and a number, without a link."""
         linked = [span for each in spans.values() for span in each]
-        for word in self._words:
-            start = text.find(word)
-            while start >= 0:
-                match = _WORDS.match(text, start)
-                if match and not _OTHER.search(text, max(0, start - 24), start) and not _overlaps(match, linked):
+        start = text.find(word)
+        while start >= 0:
+            match = _WORDS.match(text, start)
+            if match and not _overlaps(match, linked):
+                if not _OTHER.search(text, max(0, start - 24), start):
                     for position in sorted(self._named(match["family"], match["numbers"])):
                         spans.setdefault(position, []).append(Span(match.start(), match.end()))
-                start = text.find(word, start + 1)
+            start = text.find(word, start + 1)
 
     def _named(self, word: str, numbers: str) -> set[int]:
         found: set[int] = set()
@@ -252,10 +255,10 @@ def section_of(element: etree._Element) -> str | None:
     """Title of the nearest section around an element, or the type of its sub-article."""
     for ancestor in element.iterancestors():
         if ancestor.tag == "abstract":
-            return squeeze(raw_text(t)) if (t := ancestor.find("title")) is not None else "Abstract"
+            return "Abstract"
         title = ancestor.find("title") if ancestor.tag in ("sec", "app") else None
         if title is not None:
-            return squeeze(_MARK.sub("", raw_text(title)))
+            return squeeze(_MARK.sub("", raw_text(title)).replace(TITLE, ""))
         if ancestor.tag in ("sub-article", "response"):
             return str(ancestor.get("article-type") or ancestor.get("response-type") or ancestor.tag)
     return None

@@ -1,22 +1,28 @@
-"""Elements to text: blocks joined by a space, inline elements by nothing, white space squeezed."""
+"""Elements to text: blocks joined by a space, inline elements by nothing, white space squeezed.
+
+Where a block ends, a mark is put into the tree once (`mark_blocks`); a region is then written out in
+one go and cut into runs at the marks. Asking each paragraph for its text costs several times as much.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from lxml import etree
 
 from biomedica.parse.xml import BREAK, OPEN, TITLE, replace_by_text
 
-PARAGRAPHS = ("p", "title", "list-item", "term", "def", "verse-line", "preformat", "code", "attrib")
+PARAGRAPHS = frozenset(
+    "p title list-item term def verse-line preformat code attrib license-p td th".split()
+)
 """Elements that end a run of text."""
-CONTAINERS = ("list", "def-list", "disp-quote", "boxed-text", "verse-group", "speech", "statement")
+CONTAINERS = frozenset("list def-list disp-quote boxed-text verse-group speech statement".split())
 """Elements that may stand inside a paragraph and end the run of text before them."""
+SPACED = frozenset(("disp-formula", "label", "object-id", "break"))
+"""Elements with a space around them."""
 SECTIONS = frozenset(
     ("sec", "app", "ack", "abstract", "trans-abstract", "notes", "bio", "glossary", "app-group")
 )
-_SPACED = ("disp-formula", "label", "object-id", "break")
-_DROPPED = ("label", "object-id")
-_BLOCKS = (*PARAGRAPHS, *CONTAINERS, *_SPACED)
-_BLOCKS_WITH_CELLS = (*_BLOCKS, "td", "th")
 
 
 def squeeze(text: str) -> str:
@@ -40,41 +46,39 @@ def inline_text(element: etree._Element | None) -> str | None:
     return None if element is None else squeeze(raw_text(element)) or None
 
 
-def block_text(element: etree._Element) -> str:
-    """Text of an element with block children (a caption), marks of `mentions` left in."""
-    _separate(element, " ", _BLOCKS)
-    return squeeze(raw_text(element))
+def mark_blocks(blocks: Iterable[etree._Element]) -> None:
+    """Put the marks where runs of text end, and spaces around what is set apart in a run.
 
-
-def runs(region: etree._Element, cells: bool = False) -> list[str]:
-    """Runs of text of a region, in order; a section's title starts with the mark `TITLE`.
-
-    A run is a paragraph, or the part of one before, between or after the lists inside it. Labels (of
-    sections, lists, formulas) are left out. Blanks are not squeezed yet. cells   take table cells as paragraphs (for tables that cite figures)
+    blocks   elements of `PARAGRAPHS`, `CONTAINERS` and `SPACED`
     """
-    _separate(region, BREAK, _BLOCKS_WITH_CELLS if cells else _BLOCKS)
-    return [run for run in raw_text(region).split(BREAK) if run and not run.isspace()]
-
-
-def _separate(region: etree._Element, mark: str, tags: tuple[str, ...]) -> None:
-    for element in region.iter(*tags):
+    for element in blocks:
         tag = element.tag
-        if element is region:
-            continue
-        if tag in _SPACED:
-            if tag in _DROPPED:
-                element.clear(keep_tail=True)
+        if tag in SPACED:
             element.tail = " " + (element.tail or "")
             if tag == "disp-formula":
                 element.text = " " + (element.text or "")
             continue
-        element.tail = mark + (element.tail or "")
+        element.tail = BREAK + (element.tail or "")
         if tag == "title":
             parent = element.getparent()
-            if mark == BREAK and parent is not None and parent.tag in SECTIONS:
+            if parent is not None and parent.tag in SECTIONS:
                 element.text = TITLE + (element.text or "")
-        elif tag != "p" or mark == " ":
-            element.text = mark + (element.text or "")
+        elif tag != "p":
+            element.text = BREAK + (element.text or "")
+
+
+def runs(region: etree._Element) -> list[str]:
+    """Runs of text of a region, in order; a section's title starts with the mark `TITLE`.
+
+    A run is a paragraph or a table cell, or the part of a paragraph before, between or after the
+    lists inside it. Blanks are not squeezed yet.
+    """
+    return [run for run in raw_text(region).split(BREAK) if run and not run.isspace()]
+
+
+def block_text(element: etree._Element) -> str:
+    """Text of an element with block children, as one line."""
+    return " ".join(squeeze(run) for run in runs(element))
 
 
 def cut(element: etree._Element) -> None:

@@ -2,13 +2,14 @@
 
 What is made uniform here, so that the rest of `parse` need not know of it: namespaces (OAI-PMH
 records carry a default one), entity references that no DTD defines, comments and processing
-instructions, wrappers (`pmc-articleset`, OAI records), and formulas that are given twice.
+instructions, and wrappers (`pmc-articleset`, OAI records).
 """
 
 from __future__ import annotations
 
 import html
 import re
+from functools import cache
 
 from lxml import etree
 
@@ -18,21 +19,25 @@ OPEN, INDEX, CLOSE, BREAK, TITLE = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufd
 """Marks that `mentions` and `text` put into the tree. They are Unicode noncharacters, which no text
 may exchange; should an input hold one it is taken out first."""
 
-_NAMED_ENTITY = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos|#\w+);)\w+;")
+_ODD = re.compile(rb"&(?:#[xX]0*[fF][dD]|#0*649|(?!#|amp;|lt;|gt;|quot;|apos;))")
+"""An entity by name, or a mark written as a number."""
+_MARK_BYTES = b"\xef\xb7"
+"""How the marks begin in UTF-8."""
 _MARKS = re.compile("[\ufdd0-\ufdef]")
 _TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
 
 
 class NotAnArticleError(ValueError):
-    """The bytes are XML, but hold no `article` element, or more than one."""
+    """The bytes are XML, but not one JATS article that can be read without looking elsewhere."""
 
 
-def _parser(data: bytes, recover: bool) -> etree.XMLParser:
+@cache
+def _parser(recover: bool) -> etree.XMLParser:
     return etree.XMLParser(
         resolve_entities=False,
         load_dtd=False,
         no_network=True,
-        huge_tree=b"<!ENTITY" not in data,  # keeps libxml2's limits against entity bombs
+        huge_tree=recover,  # libxml2's limits hold at first, against bombs in attributes
         remove_comments=True,
         remove_pis=True,
         recover=recover,
@@ -42,22 +47,23 @@ def _parser(data: bytes, recover: bool) -> etree.XMLParser:
 def read_article(data: bytes) -> etree._Element:
     """The `article` element of a file, ready to be read (and taken apart) by the other modules.
 
-    Broken markup is read a second time with recovery. Raises `NotAnArticleError`, or
-    `etree.XMLSyntaxError` where even recovery finds no tree. No DTD, entity or address is read.
+    Markup that is broken, or past libxml2's limits, is read a second time with recovery. Raises
+    `NotAnArticleError`, or `etree.XMLSyntaxError` where even recovery finds no tree, or where the
+    document declares entities of its own and needs them. No DTD, entity or address is read.
     """
     data = data.lstrip()
     try:
-        root = etree.fromstring(data, _parser(data, recover=False))
+        root = etree.fromstring(data, _parser(recover=False))
     except etree.XMLSyntaxError:
-        root = etree.fromstring(data, _parser(data, recover=True))
+        if b"<!ENTITY" in data:
+            raise
+        root = etree.fromstring(data, _parser(recover=True))
         if root is None:
             raise
     article = _only_article(root)
-    if _NAMED_ENTITY.search(data):
+    if _ODD.search(data) or (not data.isascii() and _MARK_BYTES in data):
         _resolve_entities(article)
-    if b"\xef\xb7" in data or b"&#xfd" in data.lower() or b"&#649" in data:
         _drop_marks(article)
-    _flatten_formulas(article)
     return article
 
 
@@ -83,7 +89,10 @@ def _not_nested(article: etree._Element) -> bool:
 def _resolve_entities(article: etree._Element) -> None:
     """Put the character (HTML's names, which include all of ISO's that JATS uses) for `&name;`."""
     for entity in list(article.iter(etree.Entity)):
-        replace_by_text(entity, html.unescape(entity.text))
+        text = html.unescape(entity.text)
+        if text == entity.text:
+            raise NotAnArticleError(f"the entity {entity.text[:40]} has no meaning here")
+        replace_by_text(entity, text)
 
 
 def _drop_marks(article: etree._Element) -> None:
@@ -108,17 +117,24 @@ def replace_by_text(element: etree._Element, text: str) -> None:
         parent.text = (parent.text or "") + text
 
 
-def _flatten_formulas(article: etree._Element) -> None:
-    """Leave each formula once: the tokens of its MathML, else its TeX without the preamble."""
+def flatten_formulas(formulas: list[etree._Element]) -> None:
+    """Leave each formula once: the tokens of its MathML, else its TeX without the preamble.
+
+    formulas   `math` and `tex-math` elements in document order
+    """
     holders = set()
-    for math in list(article.iter(f"{MATHML}math")):
+    for math in formulas:
+        if math.tag == "tex-math":
+            continue
         for annotation in list(math.iter(f"{MATHML}annotation", f"{MATHML}annotation-xml")):
             replace_by_text(annotation, "")
         tokens = "".join("".join(math.itertext()).split())
         math.clear(keep_tail=True)
         math.text = tokens
         holders.add(math.getparent())
-    for tex in list(article.iter("tex-math")):
+    for tex in formulas:
+        if tex.tag != "tex-math":
+            continue
         source = "" if tex.getparent() in holders else "".join(tex.itertext())
         body = _TEX_BODY.search(source)
         tex.clear(keep_tail=True)
