@@ -131,12 +131,15 @@ class Archive:
         write_file(self.info_path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the archive for writing. Raises `ConfigError` when another process does."""
+    def lock(self, shared: bool = False) -> Iterator[None]:
+        """Hold the archive for writing. Raises `ConfigError` when another process does.
+
+        shared   beside other holders of a shared lock (tasks of an array job)
+        """
         handle = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConfigError(
                     f"another process writes to {self.root}; wait for it, or stop it and run this again"
@@ -184,10 +187,11 @@ class Archive:
             write_table(self.tombstones_path, TOMBSTONES, (known[k] for k in sorted(known)))
 
     def add_changes(self, rows: list[dict[str, Any]]) -> None:
-        """Append to the changelog; a change that stands in it for the same day is not repeated."""
+        """Append to the changelog; a change that stands in it for the same snapshot is not repeated
+        (a source without an inventory has no snapshots: there every change counts)."""
         old = pq.read_table(self.changelog_path).to_pylist() if self.changelog_path.exists() else []
         seen = {_change_key(row) for row in old}
-        new = [row for row in rows if _change_key(row) not in seen]
+        new = [row for row in rows if row["since"] is None or _change_key(row) not in seen]
         if new:
             write_table(self.changelog_path, CHANGELOG, old + new)
 

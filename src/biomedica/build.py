@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -125,9 +125,7 @@ def _refs_of(archive: Archive, task: str) -> list[ArticleRef]:
 class _Worker:
     """The work of one task, article by article."""
 
-    def __init__(
-        self, job: Job, source: Source, guard: Guard, left_out: dict[str, Reason]
-    ) -> None:
+    def __init__(self, job: Job, source: Source, guard: Guard, left_out: dict[str, Reason]) -> None:
         self._job = job
         self._source = source
         self._guard = guard
@@ -144,14 +142,15 @@ class _Worker:
             for ref in refs:
                 yield self._parse(ref, self._read_xml(ref))
             return
-        with ThreadPoolExecutor(self._job.source_settings.connections) as pool, closing(
-            self._fetch_ahead(pool, iter(refs))
-        ) as ahead:
+        with (
+            ThreadPoolExecutor(self._job.source_settings.connections) as pool,
+            closing(self._fetch_ahead(pool, iter(refs))) as ahead,
+        ):
             yield from ahead
 
     def _fetch_ahead(
         self, pool: ThreadPoolExecutor, refs: Iterator[ArticleRef]
-    ) -> Iterator[_Fetched]:
+    ) -> Generator[_Fetched]:
         xml: deque[tuple[ArticleRef, Future[bytes | FetchError]]] = deque()
         ready: deque[_Fetched] = deque()
         try:
@@ -296,7 +295,9 @@ class _Worker:
         ref = fetched.ref
         if media is None:
             name = f"{ref.name}/{graphic.href[:200]}"
-            return _reject(ref, name, Stage.FETCH, Reason.MEDIA_MISSING, "the source lists no such file")
+            return _reject(
+                ref, name, Stage.FETCH, Reason.MEDIA_MISSING, "the source lists no such file"
+            )
         item = f"{ref.name}/{media.name}"
         if not is_picture(media.name):
             return _reject(ref, item, Stage.IMAGES, Reason.FORMAT_REFUSED, "by its name")
@@ -366,7 +367,9 @@ def _bare(name: str) -> str:
 
 
 def _preference(media: Media) -> tuple[int, str]:
-    suffix = next((i for i, s in enumerate(SUFFIXES) if media.name.lower().endswith(s)), len(SUFFIXES))
+    suffix = next(
+        (i for i, s in enumerate(SUFFIXES) if media.name.lower().endswith(s)), len(SUFFIXES)
+    )
     return suffix, media.name
 
 
@@ -386,5 +389,3 @@ def _reject(ref: ArticleRef, key: str, stage: Stage, reason: Reason, detail: str
     return Reject(
         key=key, stage=stage, reason=reason, detail=detail, pmcid=ref.pmcid, version=ref.version
     )
-
-

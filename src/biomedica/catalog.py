@@ -29,7 +29,7 @@ from biomedica.sources import Listing, Rows, Source
 PART_WIDTH = 100_000
 """PMC ids a part."""
 _CHUNK = 2_000
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _CITED_DATE = re.compile(r"\b(\d{4})(?: ([A-Z][a-z]{2})[a-z]*)?(?: (\d{1,2}))?\b")
 
 _MEDIA = pa.list_(pa.struct([("name", pa.string()), ("md5", pa.string())]))
@@ -55,9 +55,15 @@ CATALOG = pa.schema(
         _field("xml_name", pa.string(), "file name of the XML", False),
         _field("xml_md5", pa.string(), "MD5 of the XML"),
         _field("media", _MEDIA, "files beside the XML, with MD5", False),
-        _field("num_images", pa.int32(), "pictures among them, twins in other formats left out", False),
-        _field("published", pa.date32(), "date in the citation; a missing month or day is the first"),
-        _field("content", pa.string(), "digest of all that decides about the article's rows", False),
+        _field(
+            "num_images", pa.int32(), "pictures among them, twins in other formats left out", False
+        ),
+        _field(
+            "published", pa.date32(), "date in the citation; a missing month or day is the first"
+        ),
+        _field(
+            "content", pa.string(), "digest of all that decides about the article's rows", False
+        ),
         _field("etag", pa.string(), "ETag of the metadata", False),
     ]
 )
@@ -86,7 +92,9 @@ class Selection:
     def __post_init__(self) -> None:
         known = {group.value for group in LicenceGroup}
         if unknown := set(self.groups) - known:
-            raise ConfigError(f"unknown licence group {min(unknown)!r}; known are {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"unknown licence group {min(unknown)!r}; known are {', '.join(sorted(known))}"
+            )
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit is {self.limit}; at least 1 is expected")
 
@@ -161,7 +169,9 @@ def refresh(
         if path not in seen:
             path.unlink()
             changed += 1
-    write_table(rejects_path, REJECTS, (reject_row(r) for r in sorted(rejects, key=lambda r: r.key)))
+    write_table(
+        rejects_path, REJECTS, (reject_row(r) for r in sorted(rejects, key=lambda r: r.key))
+    )
     return Refreshed(
         num_listed=len(listing.rows),
         num_fetched=fetched,
@@ -207,7 +217,9 @@ _IDENTITY = ("number", "version", "etag")
 
 
 def _table(old: pa.Table, keep: list[int], fresh: list[dict[str, Any]]) -> pa.Table:
-    table = pa.concat_tables([old.take(pa.array(keep, pa.int64())), pa.Table.from_pylist(fresh, CATALOG)])
+    table = pa.concat_tables(
+        [old.take(pa.array(keep, pa.int64())), pa.Table.from_pylist(fresh, CATALOG)]
+    )
     return table.sort_by([("number", "ascending"), ("version", "ascending")])
 
 

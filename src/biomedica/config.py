@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -83,3 +85,32 @@ def _changed(table: str, settings: Any, content: dict[str, Any]) -> Any:
 def _suggestion(name: str, known: dict[str, Any]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def as_toml(settings: Settings) -> str:
+    """All settings as TOML, each with what it means; those that are None are commented out."""
+    lines = []
+    for table in fields(settings):
+        values = getattr(settings, table.name)
+        lines.append(f"[{table.name}]")
+        about = setting_docs(type(values))
+        for each in fields(values):
+            value = getattr(values, each.name)
+            lines += [f"# {line}" for line in about[each.name].splitlines()]
+            text = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
+            lines.append(f"# {each.name} =" if value is None else f"{each.name} = {text}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def setting_docs(settings: type) -> dict[str, str]:
+    """What stands under each field of a settings class."""
+    tree = ast.parse(inspect.getsource(settings)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field_, text in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field_, ast.AnnAssign) and isinstance(field_.target, ast.Name):
+            value = text.value if isinstance(text, ast.Expr) else None
+            said = str(value.value) if isinstance(value, ast.Constant) else ""
+            found[field_.target.id] = inspect.cleandoc(said)
+    return found

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -223,8 +223,10 @@ def catalog_pmids(parts: Iterable[Path]) -> list[int]:
 
 
 def _records_of(path: Path, wanted: set[int]) -> Iterator[dict[str, Any]]:
-    opened: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[assignment]
-    with opened as file:
+    with (
+        path.open("rb") as raw,
+        gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw as file,
+    ):
         try:
             events = etree.iterparse(
                 file, tag="PubmedArticle", resolve_entities=False, no_network=True, load_dtd=False
@@ -262,16 +264,16 @@ def read_record(article: etree._Element) -> dict[str, Any]:
             {"label": e.get("Label"), "text": inline_text(e) or ""}
             for e in article.iterfind("MedlineCitation/Article/Abstract/AbstractText")
         ],
-        "references": [_reference(e) for e in article.iterfind("PubmedData/ReferenceList//Reference")],
+        "references": [
+            _reference(e) for e in article.iterfind("PubmedData/ReferenceList//Reference")
+        ],
         "links": [
             {
                 "kind": e.get("RefType"),
                 "pmid": _number(e.findtext("PMID")),
                 "text": inline_text(e.find("RefSource")),
             }
-            for e in article.iterfind(
-                "MedlineCitation/CommentsCorrectionsList/CommentsCorrections"
-            )
+            for e in article.iterfind("MedlineCitation/CommentsCorrectionsList/CommentsCorrections")
         ],
     }
 

@@ -24,10 +24,11 @@ from biomedica import __version__, catalog, plan
 from biomedica.archive import Archive, Done
 from biomedica.build import Job, build_task
 from biomedica.catalog import Selection
+from biomedica.compact import recover
 from biomedica.config import Settings
 from biomedica.errors import ConfigError
 from biomedica.plan import Change
-from biomedica.records import RETRIABLE
+from biomedica.records import RETRIABLE, licence_group
 from biomedica.run import run_tasks
 from biomedica.run.engines import Engine, open_engine
 from biomedica.sources import open_source
@@ -80,18 +81,37 @@ def _quiet(progress: Progress) -> None:
     log.debug("%s: %d of %d %s", progress.stage, progress.done, progress.total, progress.unit)
 
 
-def make_catalog(
-    source_uri: str, archive: Archive, selection: Selection, settings: Settings, tell: Listener
+def refresh_catalog(
+    source_uri: str,
+    archive: Archive,
+    selection: Selection,
+    settings: Settings,
+    *,
+    reselect: bool = False,
+    tell: Listener = _quiet,
 ) -> catalog.Refreshed:
-    """Fetch what the source says of its articles, where that changed."""
+    """Fetch what the source says of its articles, where that changed, and note down what was asked."""
+    archive.create()
+    info = _check_same(archive, source_uri, selection, settings, reselect)
     source = open_source(source_uri, settings.source)
-    return catalog.refresh(
+    info |= {
+        "source": source_uri,
+        "selection": _plain(selection),
+        "settings": {"images": asdict(settings.images), "shards": asdict(settings.shards)},
+        "biomedica": __version__,
+    }
+    archive.write_info({"snapshot": None, **info})
+    refreshed = catalog.refresh(
         archive.root / "catalog",
         source,
         selection,
         archive.root / "rejects" / "catalog.parquet",
-        lambda done, total: tell(Progress(stage="catalog", done=done, total=total, unit="articles")),
+        lambda done, total: tell(
+            Progress(stage="catalog", done=done, total=total, unit="articles")
+        ),
     )
+    archive.write_info(info | {"snapshot": refreshed.snapshot})
+    return refreshed
 
 
 def prepare(
@@ -105,24 +125,17 @@ def prepare(
     tell: Listener = _quiet,
 ) -> Prepared:
     """Catalog and plan: what is to be built. Applies what changed in the source since the last time."""
-    archive.create()
-    info = _check_same(archive, source_uri, selection, settings, reselect)
-    job = Job(
-        archive=archive.root,
-        source=source_uri,
-        source_settings=settings.source,
-        images=settings.images,
-        shards=settings.shards,
-        run=settings.run,
+    refreshed = refresh_catalog(
+        source_uri, archive, selection, settings, reselect=reselect, tell=tell
     )
-    refreshed = make_catalog(source_uri, archive, selection, settings, tell)
+    recover(archive)
+    job = _job(archive, settings)
     snapshot = date.fromisoformat(refreshed.snapshot) if refreshed.snapshot else None
     articles = plan.wanted(catalog.parts(archive.root / "catalog"), selection)
     old = plan.read_plan(archive.plan_path)
     done = _valid_done(archive, old, job)
-    if retry_failed:
-        old = plan.forget(old, _failed_articles(archive, old))
-    changes, stays, to_assign = plan.compare(old, articles, frozenset(done))
+    again = _failed_articles(archive) if retry_failed else frozenset()
+    changes, stays, to_assign = plan.compare(old, articles, frozenset(done), again)
     if changes or to_assign.num_rows:
         _withdraw(archive, changes, snapshot)
         first = plan.next_numbers(sorted(done))
@@ -131,14 +144,6 @@ def prepare(
     current = plan.read_plan(archive.plan_path)
     job = replace(job, inputs=plan.task_digests(current))
     done = _valid_done(archive, current, job)
-    info |= {
-        "source": source_uri,
-        "snapshot": refreshed.snapshot,
-        "selection": _plain(selection),
-        "settings": {"images": asdict(settings.images), "shards": asdict(settings.shards)},
-        "biomedica": __version__,
-    }
-    archive.write_info(info)
     return Prepared(
         archive=archive,
         job=job,
@@ -149,8 +154,44 @@ def prepare(
     )
 
 
+def _job(archive: Archive, settings: Settings) -> Job:
+    return Job(
+        archive=archive.root,
+        source=archive.info()["source"],
+        source_settings=settings.source,
+        images=settings.images,
+        shards=settings.shards,
+        run=settings.run,
+        inputs=plan.task_digests(plan.read_plan(archive.plan_path)),
+    )
+
+
+def prepare_part(archive: Archive, settings: Settings, index: int, count: int) -> Prepared:
+    """Every `count`-th task of a plan that stands, from the `index`-th on (from 0): an array job."""
+    if not 0 <= index < count:
+        raise ConfigError(f"task {index}/{count}: an index from 0 to {count - 1} is expected")
+    if not archive.plan_path.exists():
+        raise ConfigError(f"{archive.root} has no plan yet; make it with `biomedica plan` first")
+    _check_same(archive, archive.info()["source"], None, settings, reselect=True)
+    job = _job(archive, settings)
+    mine = list(job.inputs)[index::count]
+    done = _valid_done(archive, plan.read_plan(archive.plan_path), job)
+    return Prepared(
+        archive=archive,
+        job=job,
+        tasks=tuple(task for task in mine if task not in done),
+        num_done=sum(task in done for task in mine),
+        changes=(),
+        snapshot=None,
+    )
+
+
 def _check_same(
-    archive: Archive, source_uri: str, selection: Selection, settings: Settings, reselect: bool
+    archive: Archive,
+    source_uri: str,
+    selection: Selection | None,
+    settings: Settings,
+    reselect: bool,
 ) -> dict[str, Any]:
     """Content of `archive.json`, after making sure that the call means the same archive."""
     if not archive.info_path.exists():
@@ -158,7 +199,7 @@ def _check_same(
     info = archive.info()
     asked = {
         "source": source_uri,
-        "selection": _plain(selection),
+        "selection": _plain(selection) if selection else info.get("selection"),
         "settings": {"images": asdict(settings.images), "shards": asdict(settings.shards)},
     }
     for name, value in asked.items():
@@ -215,7 +256,7 @@ def _valid_done(archive: Archive, table: pa.Table, job: Job) -> dict[str, Done]:
     }
 
 
-def _failed_articles(archive: Archive, table: pa.Table) -> set[tuple[str, int, int]]:
+def _failed_articles(archive: Archive) -> frozenset[tuple[str, int, int]]:
     """(task, number, version) of articles with a reject that trying again may mend."""
     reasons = pa.array([reason.value for reason in RETRIABLE])
     found = set()
@@ -225,7 +266,7 @@ def _failed_articles(archive: Archive, table: pa.Table) -> set[tuple[str, int, i
         rejects = rejects.filter(pc.is_in(rejects["reason"], reasons))
         pairs = zip(rejects["pmcid"].to_pylist(), rejects["version"].to_pylist(), strict=True)
         found |= {(task, int(pmcid[3:]), version) for pmcid, version in pairs}
-    return found
+    return frozenset(found)
 
 
 def _withdraw(archive: Archive, changes: Iterable[Change], snapshot: date | None) -> None:
@@ -266,25 +307,36 @@ def _keys_of(archive: Archive, task: str) -> dict[tuple[str, int], list[str]]:
 
 
 def build(
-    prepared: Prepared, engine: Engine, settings: Settings, tell: Listener = _quiet
+    prepared: Prepared,
+    engine: Engine,
+    settings: Settings,
+    tell: Listener = _quiet,
+    part: bool = False,
 ) -> BuildResult:
-    """Build what is to be built. Can be stopped at any moment; finished tasks are not built again."""
+    """Build what is to be built. Can be stopped at any moment; finished tasks are not built again.
+
+    part   other processes build other tasks of the same plan: leave their files alone
+    """
     archive, total = prepared.archive, len(prepared.tasks) + prepared.num_done
     before = _sum_up(archive, prepared.job.inputs)
     pairs, rejects = before[0]["pairs"], sum(before[1].values())
     finished = prepared.num_done
-    for done in run_tasks(
-        engine, archive, prepared.tasks, build_task, prepared.job, settings.run
-    ):
+    for done in run_tasks(engine, archive, prepared.tasks, build_task, prepared.job, settings.run):
         finished += 1
         pairs += done.counts["pairs"]
         rejects += sum(done.rejects.values())
         tell(
             Progress(
-                stage="build", done=finished, total=total, unit="shards", pairs=pairs, rejects=rejects
+                stage="build",
+                done=finished,
+                total=total,
+                unit="shards",
+                pairs=pairs,
+                rejects=rejects,
             )
         )
-    _remove_leftovers(archive)
+    if not part:
+        _remove_leftovers(archive)
     counts, reasons = _sum_up(archive, prepared.job.inputs)
     if not set(prepared.job.inputs) - set(archive.done()):
         archive.write_info(archive.info() | {"counts": dict(counts), "rejects": dict(reasons)})
@@ -349,3 +401,100 @@ def build_archive(
             tell=tell,
         )
         return build(prepared, open_engine(engine, workers, address), settings, tell)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a build would do, before it is done."""
+
+    num_articles: int
+    num_done: int
+    """Articles of them whose shard is finished."""
+    num_pictures: int
+    """As the source lists them, over all these articles."""
+    licences: dict[str, int]
+    """Articles by licence code."""
+    groups: dict[str, int]
+    source_bytes: int | None
+    """Of the pictures still to be fetched; None where nothing tells."""
+    cpu_seconds: float | None
+    """Still to be spent, on one core; None while no task is done."""
+    basis: str
+    """What the estimates rest on."""
+
+
+def forecast(
+    source_uri: str, archive: Archive, selection: Selection, settings: Settings
+) -> Forecast:
+    """What a build of the catalog that stands would do. Estimates rest on finished tasks, or on the
+    sizes of a few files where none is finished."""
+    articles = plan.wanted(catalog.parts(archive.root / "catalog"), selection)
+    job = _job(archive, settings)
+    table = plan.read_plan(archive.plan_path)
+    done = _valid_done(archive, table, job)
+    finished = pc.and_(
+        pc.is_in(table["task"], pa.array(sorted(done), pa.string())), table["is_live"]
+    )
+    of_done = table.filter(finished)
+    pictures = pc.sum(articles["num_images"]).as_py() or 0
+    done_pictures = pc.sum(of_done["num_images"]).as_py() or 0
+    codes = Counter(code or "none" for code in articles["license_code"].to_pylist())
+    groups: Counter[str] = Counter()
+    for code, number in codes.items():
+        groups[licence_group(None if code == "none" else code).value] += number
+    left = pictures - done_pictures
+    size: float | None
+    seconds: float | None = None
+    if done_pictures:
+        size = sum(each.counts["source_bytes"] for each in done.values()) / done_pictures * left
+        seconds = sum(each.cpu_seconds for each in done.values()) / done_pictures * left
+        basis = f"{done_pictures} pictures of {len(done)} finished shards"
+    else:
+        mean, number = _sampled_size(source_uri, archive, settings, articles)
+        size = mean * left if number else None
+        basis = f"the sizes of {number} files; time is known once a shard is finished"
+    return Forecast(
+        num_articles=articles.num_rows,
+        num_done=of_done.num_rows,
+        num_pictures=pictures,
+        licences=dict(codes.most_common()),
+        groups=dict(sorted(groups.items())),
+        source_bytes=None if size is None else round(size),
+        cpu_seconds=None if seconds is None else round(seconds, 1),
+        basis=basis,
+    )
+
+
+def _sampled_size(
+    source_uri: str, archive: Archive, settings: Settings, articles: pa.Table
+) -> tuple[float, int]:
+    """(mean bytes of a picture, number of pictures asked), over articles at even distances."""
+    pictured = articles.filter(pc.greater(articles["num_images"], 0))
+    step = max(1, pictured.num_rows // 20)
+    chosen = pictured.take(pa.array(range(0, pictured.num_rows, step), pa.int64()))
+    places = zip(chosen["number"].to_pylist(), chosen["version"].to_pylist(), strict=True)
+    source = open_source(source_uri, settings.source)
+    sizes = [
+        size
+        for ref, _ in catalog.read_refs(archive.root / "catalog", sorted(places))
+        for media in ref.media[:5]
+        if catalog.picture_stem(media.name) and (size := source.size(ref, media)) is not None
+    ]
+    return (sum(sizes) / len(sizes) if sizes else 0.0), len(sizes)
+
+
+def build_part(
+    root: Path,
+    settings: Settings,
+    index: int,
+    count: int,
+    *,
+    workers: int | None = None,
+    tell: Listener = _quiet,
+) -> BuildResult:
+    """One task of an array job (Slurm, Kubernetes): its share of a plan that stands."""
+    archive = Archive(root)
+    archive.info()
+    with archive.lock(shared=True):
+        prepared = prepare_part(archive, settings, index, count)
+        return build(prepared, open_engine("local", workers, None), settings, tell, part=True)

@@ -13,6 +13,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,7 +172,7 @@ def _convert_cmyk(data: bytes) -> Image.Image:
     return _from_vips(_vips_image(data).colourspace("srgb").autorot())
 
 
-def _vips_image(data: bytes):  # type: ignore[no-untyped-def]
+def _vips_image(data: bytes) -> Any:
     os.environ.setdefault("VIPS_BLOCK_UNTRUSTED", "1")
     os.environ.setdefault("VIPS_CONCURRENCY", "1")
     import pyvips
@@ -209,7 +210,7 @@ def _convert_with_vips(data: bytes, deep: bool) -> tuple[Image.Image, list[str]]
         raise RefusedError(Reason.IMAGE_BAD, _vips_message(error)) from None
 
 
-def _stretch(image):  # type: ignore[no-untyped-def]
+def _stretch(image: Any) -> Any:
     """Percentiles 0.1 and 99.9 to 0 and 255: 12 bits stored in 16 and floats stay visible."""
     pixels = np.nan_to_num(image.numpy().astype(np.float32), posinf=0, neginf=0)
     low, high = np.percentile(pixels, _STRETCH)
@@ -219,7 +220,7 @@ def _stretch(image):  # type: ignore[no-untyped-def]
     return pyvips.Image.new_from_array(np.clip(scaled, 0, 255).round().astype(np.uint8))
 
 
-def _from_vips(image) -> Image.Image:  # type: ignore[no-untyped-def]
+def _from_vips(image: Any) -> Image.Image:
     pixels = image.cast("uchar").numpy()
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]

@@ -35,8 +35,6 @@ PLAN = pa.schema(
         pa.field("is_live", pa.bool_(), False, {"about": "false: built, and withdrawn since"}),
     ]
 )
-TRY_AGAIN = ""
-"""Content of an article that is to be built again whatever the source says."""
 _WANTED = [name for name in PLAN.names if name not in ("task", "is_live")]
 
 
@@ -124,13 +122,17 @@ def _shard_numbers(images: np.ndarray[Any, Any], settings: ShardSettings) -> np.
 
 
 def compare(
-    plan: pa.Table, articles: pa.Table, done: frozenset[str]
+    plan: pa.Table,
+    articles: pa.Table,
+    done: frozenset[str],
+    again: frozenset[tuple[str, int, int]] = frozenset(),
 ) -> tuple[list[Change], pa.Table, pa.Table]:
     """(changes, rows of the plan that stay, articles to assign).
 
     Where nothing changed, the plan stays as it is, finished or not. Where something did, rows of
     finished tasks stay (those that are withdrawn no longer live), and the articles of tasks that are
-    not finished are assigned anew together with the additions.
+    not finished are assigned anew together with the additions. again   (task, number, version) of
+    articles to build once more though the source says nothing new of them
     """
     if plan.num_rows == 0:
         return [], plan, articles
@@ -142,6 +144,10 @@ def compare(
         theirs = articles["content"].combine_chunks().take(pa.array(place[same]))
         ours = plan["content"].combine_chunks().filter(pa.array(same))
         same[same] = pc.equal(theirs, ours).to_numpy(zero_copy_only=False)
+    if again:
+        names = ("task", "number", "version")
+        places = zip(*(plan[name].to_pylist() for name in names), strict=True)
+        same &= ~np.fromiter((place in again for place in places), bool, len(same))
     is_added = ~np.isin(new, old[same])
     if same[live].all() and not is_added.any():
         return [], plan, articles.slice(0, 0)
@@ -158,7 +164,7 @@ def _identity(table: pa.Table) -> np.ndarray[Any, Any]:
     number, version = table["number"].to_numpy(), table["version"].to_numpy()
     if len(version) and int(version.max()) >= 1 << 16:
         raise ConfigError(f"a version of {int(version.max())} is more than this program counts to")
-    return number.astype(np.int64) * (1 << 16) + version
+    return np.asarray(number.astype(np.int64) * (1 << 16) + version)
 
 
 def _changes(
@@ -198,7 +204,7 @@ def _places(table: pa.Table) -> Iterator[tuple[int, int]]:
 
 
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, str]:
-    if before["content"] == TRY_AGAIN:
+    if before["content"] == after["content"]:
         return "retried", "the source failed when it was built"
     if before["is_retracted"] != after["is_retracted"]:
         return "retracted" if after["is_retracted"] else "reinstated", ""
@@ -227,17 +233,11 @@ def read_plan(path: Path) -> pa.Table:
     return pq.read_table(path) if path.exists() else PLAN.empty_table()
 
 
-def forget(plan: pa.Table, articles: set[tuple[str, int, int]]) -> pa.Table:
-    """The plan, with some (task, number, version) marked to be built again."""
-    rows = zip(*(plan[name].to_pylist() for name in ("task", "number", "version")), strict=True)
-    again = pa.array([row in articles for row in rows], pa.bool_())
-    content = pc.if_else(again, TRY_AGAIN, plan["content"].combine_chunks())
-    return plan.set_column(plan.schema.get_field_index("content"), PLAN.field("content"), content)
-
-
 def read_task(path: Path, task: str) -> list[tuple[int, int, str]]:
     """(number, version, content) of a task's articles, in order."""
-    table = pq.read_table(path, filters=[("task", "=", task)], columns=["number", "version", "content"])
+    table = pq.read_table(
+        path, filters=[("task", "=", task)], columns=["number", "version", "content"]
+    )
     rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
     return sorted(rows)
 

@@ -68,23 +68,37 @@ _ARTICLE_FACTS = [
     _field("is_historical_ocr", pa.bool_(), "scan of an old print, read by OCR", False),
     _field("keywords", _TEXTS, "authors' keywords, all groups", False),
     _field("subjects", _TEXTS, "journal's headings", False),
-    _field("mesh_terms", _TEXTS, "MeSH headings from PubMed, `Descriptor/Qualifier`, * for major", False),
+    _field(
+        "mesh_terms",
+        _TEXTS,
+        "MeSH headings from PubMed, `Descriptor/Qualifier`, * for major",
+        False,
+    ),
 ]
 _FIGURE_FACTS = [
     _field("figure_id", _TEXT, "`id` of the element in the XML"),
     _field("figure_label", _TEXT, '"Figure 1"'),
-    _field("figure_kind", _TEXT, "`fig`, `table`, `scheme`, `chart`, `graphical-abstract`, ...", False),
+    _field(
+        "figure_kind", _TEXT, "`fig`, `table`, `scheme`, `chart`, `graphical-abstract`, ...", False
+    ),
     _field("figure_position", pa.int32(), "order among the article's figures, from 0", False),
     _field("graphic_position", pa.int32(), "order among the figure's pictures, from 0", False),
     _field("num_graphics", pa.int32(), "pictures that the figure has in the XML", False),
     _field("file_name", _TEXT, "the picture's name in the source", False),
     _field("group_label", _TEXT, "label of the enclosing figure group"),
     _field("group_caption", _TEXT, "caption of the enclosing figure group"),
-    _field("figure_rights", _TEXT, "copyright, licence or credit that the figure states for itself"),
+    _field(
+        "figure_rights", _TEXT, "copyright, licence or credit that the figure states for itself"
+    ),
     _field("sub_article", _TEXT, "type of the sub-article or reply that holds the figure"),
     _field("caption", _TEXT, "the figure's caption, else its group's", False),
     _field("alt_text", _TEXT, "text for readers who can't see the picture"),
-    _field("mentions", pa.list_(_MENTION), "paragraphs that cite the figure; spans in characters", False),
+    _field(
+        "mentions",
+        pa.list_(_MENTION),
+        "paragraphs that cite the figure; spans in characters",
+        False,
+    ),
 ]
 _PICTURE_FACTS = [
     _field("width", pa.int32(), "pixels", False),
@@ -115,14 +129,20 @@ ARTICLES = pa.schema(
         _field("references", pa.list_(_REFERENCE), "reference list in order", False),
         _field("licence_url", _TEXT, "address of the licence that the XML states"),
         _field("licence_text", _TEXT, "text of the licence that the XML states"),
-        _field("related_articles", pa.list_(_RELATED), "corrections, retractions, companions", False),
-        _field("body_text", _TEXT, "titles and paragraphs of the body, one a line; no floats", False),
+        _field(
+            "related_articles", pa.list_(_RELATED), "corrections, retractions, companions", False
+        ),
+        _field(
+            "body_text", _TEXT, "titles and paragraphs of the body, one a line; no floats", False
+        ),
         _field("num_figures", pa.int32(), "samples of this article in the archive", False),
     ]
 )
 REJECTS = pa.schema(
     [
-        _field("key", _TEXT, "what was refused: an article, `article/figure` or `article/file`", False),
+        _field(
+            "key", _TEXT, "what was refused: an article, `article/figure` or `article/file`", False
+        ),
         _field("stage", _TEXT, "the stage that refused it", False),
         _field("reason", _TEXT, "one of the closed list", False),
         _field("detail", _TEXT, "what was found", False),
@@ -236,7 +256,7 @@ def tar_header(name: str, size: int) -> bytes:
         raise ValueError(f"{name!r} does not fit a ustar header")
     header = bytearray(BLOCK)
     header[0 : len(encoded)] = encoded
-    header[100:148] = b"0000644\0" b"0000000\0" b"0000000\0" b"%011o\0" % size + b"00000000000\0"
+    header[100:148] = b"0000644\00000000\00000000\0%011o\0" % size + b"00000000000\0"
     header[148:157] = b"        0"
     header[257:265] = b"ustar\x0000"
     header[148:156] = b"%06o\0 " % sum(header)
@@ -318,7 +338,9 @@ class ShardWriter:
     def add_members(self, row: dict[str, Any], jpg: bytes, txt: bytes, meta: bytes) -> None:
         """Append members that are ready, and the row with their offsets."""
         start = self._offset
-        places = [self._member(row["key"], *m) for m in (("jpg", jpg), ("txt", txt), ("json", meta))]
+        places = [
+            self._member(row["key"], *m) for m in (("jpg", jpg), ("txt", txt), ("json", meta))
+        ]
         offsets = {
             "shard": self._shard,
             "offset": start,
@@ -355,6 +377,10 @@ class ShardWriter:
     def add_reject(self, reject: Reject) -> None:
         """Append a reject."""
         self._rejects.add(reject_row(reject))
+
+    def add_reject_row(self, row: dict[str, Any]) -> None:
+        """Append a reject's row that was read from a table."""
+        self._rejects.add(row)
 
     def counts(self) -> dict[str, int]:
         """Rows so far: pairs, articles, rejects."""
@@ -507,7 +533,9 @@ def tar_members(path: Path) -> Iterator[Member]:
                 return
             place = file.tell() - len(header)
             if len(header) < BLOCK or header[257:262] != b"ustar":
-                raise ArchiveError(f"{path}: no tar header at byte {place}; the file is cut or changed")
+                raise ArchiveError(
+                    f"{path}: no tar header at byte {place}; the file is cut or changed"
+                )
             name = header[:100].rstrip(b"\0").decode("ascii", "replace")
             size = int(header[124:135], 8)
             if tar_header(name, size) != header:

@@ -20,7 +20,21 @@ _NOT_PUBLIC = ("hwp", "nihms", "archival", "received", "accepted", "rev-", "subm
 _MONTHS = {
     name: number
     for number, names in enumerate(
-        "jan ene|feb|mar|apr abr avr|may mai|jun|jul|aug ago|sep|oct|nov|dec dic".split("|"), start=1
+        [
+            "jan ene",
+            "feb",
+            "mar",
+            "apr abr avr",
+            "may mai",
+            "jun",
+            "jul",
+            "aug ago",
+            "sep",
+            "oct",
+            "nov",
+            "dec dic",
+        ],
+        start=1,
     )
     for name in names.split()
 }
@@ -59,7 +73,9 @@ def read_published(meta: etree._Element) -> date | None:
         kind = f"{element.get('pub-type')} {element.get('date-type')}"
         if not any(word in kind for word in _NOT_PUBLIC) and (day := _date(element)):
             found.append(day)
-    release = [d for d in meta.iterfind("pub-history/event/date") if "pmc" in str(d.get("date-type"))]
+    release = [
+        d for d in meta.iterfind("pub-history/event/date") if "pmc" in str(d.get("date-type"))
+    ]
     return min(found, default=None) or next(filter(None, map(_date, release)), None)
 
 
@@ -117,7 +133,9 @@ def read_authors(
         name = _author_name(contributor)
         if name is None:
             continue
-        found = [by_id.get(r) for x in contributor.iter("xref") for r in (x.get("rid") or "").split()]
+        found = [
+            by_id.get(r) for x in contributor.iter("xref") for r in (x.get("rid") or "").split()
+        ]
         found += [order.get(aff) for aff in contributor.iter("aff")]
         indices = tuple(dict.fromkeys(index for index in found if index is not None))
         authors.append(Author(name=name, orcid=_orcid(contributor), affiliations=indices))
@@ -153,7 +171,7 @@ def read_funding(meta: etree._Element) -> tuple[Funding, ...]:
         for group in meta.iterfind("funding-group/award-group")
     ]
     sponsors = [*texts(meta.iterchildren("contract-sponsor"))]
-    return tuple([*found, *(Funding(source=name, award_ids=()) for name in sponsors)])
+    return (*found, *(Funding(source=name, award_ids=()) for name in sponsors))
 
 
 def read_licence(meta: etree._Element) -> tuple[str | None, str | None]:
@@ -183,7 +201,9 @@ def read_related(meta: etree._Element) -> tuple[RelatedArticle, ...]:
     )
 
 
-def read_references(refs: list[etree._Element], pub_ids: list[etree._Element]) -> tuple[Reference, ...]:
+def read_references(
+    refs: list[etree._Element], pub_ids: list[etree._Element]
+) -> tuple[Reference, ...]:
     """The reference lists, one entry a `ref` (the first citation where one holds several)."""
     ids: dict[etree._Element | None, dict[str | None, str]] = {}
     for element in pub_ids:
@@ -219,7 +239,9 @@ def _is_punctuated(citation: etree._Element) -> bool:
     return between is not None and not between.isspace()
 
 
-_CC_URL = re.compile(r"creativecommons\.org/(?:licenses/([a-z-]+)|(publicdomain|choose/zero|share-your-work/public))")
+_CC_URL = re.compile(
+    r"creativecommons\.org/(?:licenses/([a-z-]+)|(publicdomain|choose/zero|share-your-work/public))"
+)
 _CC_TEXT = re.compile(
     r"Creative Commons Attribution((?:[ -]*(?:Non-?Commercial|No-?Deriv(?:ative)?s?(?: Works)?|Share-?Alike))*)",
     re.IGNORECASE,

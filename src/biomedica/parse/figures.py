@@ -22,8 +22,20 @@ XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 HOLDERS = frozenset(("fig", "table-wrap", "chem-struct-wrap", "fig-group"))
 GROUPS = frozenset(("fig-group", "fig", "table-wrap-group"))
 _NOT_FIGURES = frozenset(
-    "disp-formula inline-formula disp-formula-group supplementary-material media caption table "
-    "license permissions ref journal-meta front-stub".split()
+    [
+        "disp-formula",
+        "inline-formula",
+        "disp-formula-group",
+        "supplementary-material",
+        "media",
+        "caption",
+        "table",
+        "license",
+        "permissions",
+        "ref",
+        "journal-meta",
+        "front-stub",
+    ]
 )
 _NOT_CAPTION = ("object-id", "supplementary-material", "media")
 _PLAIN_KINDS = frozenset(("", "fig", "figure", "featured", "normal", "half", "full"))
@@ -50,8 +62,16 @@ class Unit:
 
 
 FLOATS = frozenset(
-    "fig fig-group table-wrap table-wrap-group chem-struct-wrap graphic supplementary-material "
-    "media".split()
+    [
+        "fig",
+        "fig-group",
+        "table-wrap",
+        "table-wrap-group",
+        "chem-struct-wrap",
+        "graphic",
+        "supplementary-material",
+        "media",
+    ]
 )
 """Elements that stand apart from the running text."""
 

@@ -8,7 +8,7 @@ between their ends; words such as "Figure 4" without a link count where a figure
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lxml import etree
@@ -20,7 +20,9 @@ from biomedica.records import Mention, Span
 
 _IDS = etree.XPath("descendant-or-self::*/@id")
 _RANGE_TAIL = re.compile(r"\s*(?:[-\u2010-\u2015\u2212]|to|through)\s*")
-_RANGE_TEXT = re.compile(r"([A-Z]?)(\d+)[A-Za-z]?\s*(?:[-\u2010-\u2015\u2212]|to|through)\s*\1(\d+)")
+_RANGE_TEXT = re.compile(
+    r"([A-Z]?)(\d+)[A-Za-z]?\s*(?:[-\u2010-\u2015\u2212]|to|through)\s*\1(\d+)"
+)
 _MARK = re.compile(f"{OPEN}(\\d+){INDEX}|{CLOSE}")
 _BLANK_AFTER_OPEN = re.compile(f"({OPEN}\\d+{INDEX})\\s+")
 _BLANK_BEFORE_CLOSE = re.compile(f"\\s+{CLOSE}")
@@ -205,10 +207,13 @@ class Citations:
         start = text.find(word)
         while start >= 0:
             match = _WORDS.match(text, start)
-            if match and not _overlaps(match, linked):
-                if not _OTHER.search(text, max(0, start - 24), start):
-                    for position in sorted(self._named(match["family"], match["numbers"])):
-                        spans.setdefault(position, []).append(Span(match.start(), match.end()))
+            if (
+                match
+                and not _overlaps(match, linked)
+                and not _OTHER.search(text, max(0, start - 24), start)
+            ):
+                for position in sorted(self._named(match["family"], match["numbers"])):
+                    spans.setdefault(position, []).append(Span(match.start(), match.end()))
             start = text.find(word, start + 1)
 
     def _named(self, word: str, numbers: str) -> set[int]:
@@ -260,7 +265,7 @@ def section_of(element: etree._Element) -> str | None:
         if title is not None:
             return squeeze(_MARK.sub("", raw_text(title)).replace(TITLE, ""))
         if ancestor.tag in ("sub-article", "response"):
-            return str(ancestor.get("article-type") or ancestor.get("response-type") or ancestor.tag)
+            return str(
+                ancestor.get("article-type") or ancestor.get("response-type") or ancestor.tag
+            )
     return None
-
-

@@ -13,10 +13,25 @@ from lxml import etree
 from biomedica.parse.xml import BREAK, OPEN, TITLE, replace_by_text
 
 PARAGRAPHS = frozenset(
-    "p title list-item term def verse-line preformat code attrib license-p td th".split()
+    [
+        "p",
+        "title",
+        "list-item",
+        "term",
+        "def",
+        "verse-line",
+        "preformat",
+        "code",
+        "attrib",
+        "license-p",
+        "td",
+        "th",
+    ]
 )
 """Elements that end a run of text."""
-CONTAINERS = frozenset("list def-list disp-quote boxed-text verse-group speech statement".split())
+CONTAINERS = frozenset(
+    ["list", "def-list", "disp-quote", "boxed-text", "verse-group", "speech", "statement"]
+)
 """Elements that may stand inside a paragraph and end the run of text before them."""
 SPACED = frozenset(("disp-formula", "label", "object-id", "break"))
 """Elements with a space around them."""

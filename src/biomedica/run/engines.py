@@ -6,6 +6,7 @@ came of it, in any order. It knows nothing of shards, retries or done files.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import traceback
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class LocalEngine:
         self.slots = workers
         # Processes start clean: libraries with threads of their own do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPool(max_workers=workers, max_tasks=0, context=context)
+        self._pool: Any = ProcessPool(max_workers=workers, max_tasks=0, context=context)
         self._jobs: dict[Future[Any], str] = {}
 
     def submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
@@ -99,15 +100,17 @@ class RayEngine:
             import ray
         except ImportError:
             raise ConfigError("the Ray engine needs Ray: pip install 'biomedica[ray]'") from None
-        self._ray = ray
-        if not ray.is_initialized():
+        self._ray: Any = ray
+        if not self._ray.is_initialized():
             options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
             if address is None and workers is not None:
                 options["num_cpus"] = workers
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
-        cpus = int(ray.cluster_resources().get("CPU", 1))
+            self._ray.init(
+                address=address, log_to_driver=False, logging_level=logging.ERROR, **options
+            )
+        cpus = int(self._ray.cluster_resources().get("CPU", 1))
         self.slots = 2 * (min(cpus, workers) if workers else cpus)
-        self._remote = ray.remote(max_retries=0, num_cpus=1)(_call)
+        self._remote = self._ray.remote(max_retries=0, num_cpus=1)(_call)
         self._jobs: dict[Any, str] = {}
 
     def submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:

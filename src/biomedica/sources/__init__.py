@@ -38,6 +38,10 @@ class Source(Protocol):
         """What the source says of listed versions, in their order."""
         ...
 
+    def size(self, ref: ArticleRef, file: Media) -> int | None:
+        """Bytes of one of an article's files, without fetching it; None where that cannot be told."""
+        ...
+
     def read(self, ref: ArticleRef, file: Media, *, missing: Reason) -> bytes:
         """Bytes of one of an article's files, checked. Raises `FetchError`."""
         ...

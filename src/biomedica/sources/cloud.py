@@ -58,7 +58,9 @@ class CloudSource:
             files = [(file["key"], file.get("MD5checksum")) for file in manifest["files"]]
             key, etag = columns.index("Key"), columns.index("ETag")
         except (KeyError, TypeError, ValueError) as error:
-            raise SourceError(f"{day}/manifest.json has no {error}; columns Key and ETag are needed") from None
+            raise SourceError(
+                f"{day}/manifest.json has no {error}; columns Key and ETag are needed"
+            ) from None
         rejects: list[Reject] = []
         parts = [
             part
@@ -76,7 +78,7 @@ class CloudSource:
 
     def _metadata_files(self) -> Listing:
         rows, rejects = [], []
-        for key in self._store.list("metadata/"):
+        for key in self._store.keys("metadata/"):
             match = _METADATA.fullmatch(key)
             if match is None:
                 rejects.append(_unknown_key(key))
@@ -123,7 +125,13 @@ class CloudSource:
                 pmcid=f"PMC{number}",
                 version=version,
             )
-        return read_metadata(data, f"PMC{number}", version, etag.decode() or _etag_of(data).decode())
+        return read_metadata(
+            data, f"PMC{number}", version, etag.decode() or _etag_of(data).decode()
+        )
+
+    def size(self, ref: ArticleRef, file: Media) -> int | None:
+        """Bytes of one of the article's files, without fetching it; None where that fails."""
+        return self._store.size(f"{ref.location}/{file.name}")
 
     def read(self, ref: ArticleRef, file: Media, *, missing: Reason) -> bytes:
         """Bytes of one of the article's files. Raises `FetchError`."""
@@ -163,10 +171,10 @@ def _inventory_file(
         raise SourceError(f"an inventory file cannot be read: {error}") from None
 
 
-def _inventory_batch(
-    keys: pa.Array, etags: pa.Array, rejects: list[Reject]
-) -> Rows:
-    parts = pc.extract_regex(keys, r"^metadata/PMC(?P<number>\d{1,18})\.(?P<version>\d{1,9})\.json$")
+def _inventory_batch(keys: pa.Array, etags: pa.Array, rejects: list[Reject]) -> Rows:
+    parts = pc.extract_regex(
+        keys, r"^metadata/PMC(?P<number>\d{1,18})\.(?P<version>\d{1,9})\.json$"
+    )
     known = parts.is_valid()
     if not pc.all(known).as_py():
         rejects += [_unknown_key(key) for key in keys.filter(pc.invert(known)).to_pylist()]
@@ -180,7 +188,10 @@ def _inventory_batch(
 
 def _unknown_key(key: str) -> Reject:
     return Reject(
-        key=key[:200], stage=Stage.CATALOG, reason=Reason.KEY_UNKNOWN, detail="not metadata/PMC<id>.<v>.json"
+        key=key[:200],
+        stage=Stage.CATALOG,
+        reason=Reason.KEY_UNKNOWN,
+        detail="not metadata/PMC<id>.<v>.json",
     )
 
 
@@ -211,7 +222,9 @@ def _article_ref(found: dict[str, Any], pmcid: str, version: int, etag: str) -> 
         raise ValueError(f"it is of {found['pmcid']}.{found['version']}")
     location = f"{pmcid}.{version}"
     xml = _media(found["xml_url"], location)
-    media = tuple(sorted((_media(url, location) for url in found.get("media_urls") or ()), key=_name))
+    media = tuple(
+        sorted((_media(url, location) for url in found.get("media_urls") or ()), key=_name)
+    )
     pmid = found.get("pmid")
     return ArticleRef(
         pmcid=pmcid,

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 
 from lxml import etree
 
-from biomedica.errors import SourceError
 from biomedica.images import SUFFIXES
 from biomedica.parse import NotAnArticleError
 from biomedica.parse.facts import licence_code, read_ids, read_licence
@@ -105,11 +104,17 @@ class PackageSource:
             found.reject(key, Reason.XML_BAD, str(error))
         else:
             if ref is None:
-                found.reject(key, Reason.NO_PMCID, "no PMC id in the XML; name the file PMC<digits>.xml")
+                found.reject(
+                    key, Reason.NO_PMCID, "no PMC id in the XML; name the file PMC<digits>.xml"
+                )
                 return
             place = int(ref.pmcid[3:]), ref.version
             if place in found.refs:
-                found.reject(key, Reason.DUPLICATE_ARTICLE, f"{ref.name} is also {found.refs[place].location}")
+                found.reject(
+                    key,
+                    Reason.DUPLICATE_ARTICLE,
+                    f"{ref.name} is also {found.refs[place].location}",
+                )
                 return
             found.refs[place] = ref
 
@@ -133,6 +138,12 @@ class PackageSource:
                 if m.lower().endswith(SUFFIXES) and PurePosixPath(m).is_relative_to(folder)
             ]
             self._enter(f"{package}{_INSIDE}{folder}".rstrip("/"), inner.name, pictures, found)
+
+    def size(self, ref: ArticleRef, file: Media) -> int | None:
+        """Bytes of one of the article's files; None inside a package."""
+        if _INSIDE[:-1] in ref.location:
+            return None
+        return self._store.size(f"{ref.location}/{file.name}" if ref.location else file.name)
 
     def read(self, ref: ArticleRef, file: Media, *, missing: Reason) -> bytes:
         """Bytes of one of the article's files. Raises `FetchError`."""
@@ -181,7 +192,9 @@ def _members(
         elif name.lower().endswith((*_ARTICLES, *SUFFIXES)):
             room -= member.size
             if room < 0:
-                raise FetchError(Reason.MEDIA_TOO_LARGE, "its files are larger than source.max_media_mb")
+                raise FetchError(
+                    Reason.MEDIA_TOO_LARGE, "its files are larger than source.max_media_mb"
+                )
             file = tar.extractfile(member)
             if file is not None:
                 yield name, file.read()
@@ -199,9 +212,7 @@ def _pictures_below(folder: Path) -> list[Media]:
     return [Media(name=name) for name in sorted(found)]
 
 
-def _article_ref(
-    data: bytes, location: str, name: str, pictures: list[Media]
-) -> ArticleRef | None:
+def _article_ref(data: bytes, location: str, name: str, pictures: list[Media]) -> ArticleRef | None:
     root = read_article(data)
     meta = root.find("front/article-meta")
     ids = None if meta is None else read_ids(meta)

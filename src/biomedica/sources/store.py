@@ -74,7 +74,11 @@ class Store(Protocol):
         """The object's bytes. Raises `FetchError`, with `missing` where there is no such object."""
         ...
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def size(self, key: str) -> int | None:
+        """Bytes of an object; None where that cannot be told."""
+        ...
+
+    def keys(self, prefix: str) -> Iterator[str]:
         """Keys that start with a prefix, sorted. Raises `SourceError`."""
         ...
 
@@ -113,8 +117,12 @@ def _from_address(uri: str, settings: SourceSettings) -> Store:
 def is_safe(key: str) -> bool:
     """Whether a key from the outside stays inside its store: relative, no `..`, no odd characters."""
     parts = PurePosixPath(key).parts
-    return bool(parts) and not key.startswith("/") and ".." not in parts and key.isprintable() and (
-        "\\" not in key
+    return (
+        bool(parts)
+        and not key.startswith("/")
+        and ".." not in parts
+        and key.isprintable()
+        and ("\\" not in key)
     )
 
 
@@ -151,7 +159,9 @@ class FolderStore:
             with open(path, "rb") as file:  # noqa: PTH123 (a Path costs more than the read)
                 size = os.fstat(file.fileno()).st_size
                 if size > max_mb * MEGABYTE:
-                    raise FetchError(Reason.MEDIA_TOO_LARGE, f"{size} bytes; {max_mb} MB is the limit")
+                    raise FetchError(
+                        Reason.MEDIA_TOO_LARGE, f"{size} bytes; {max_mb} MB is the limit"
+                    )
                 data = file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise FetchError(missing, f"{key} is not in the source") from None
@@ -160,7 +170,11 @@ class FolderStore:
         check_md5(data, md5)
         return data
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def size(self, key: str) -> int | None:
+        path = self._root / key
+        return path.stat().st_size if is_safe(key) and path.is_file() else None
+
+    def keys(self, prefix: str) -> Iterator[str]:
         start = self._root / prefix
         base = start if start.is_dir() else start.parent
         found = []
@@ -173,7 +187,9 @@ class FolderStore:
         base = self._root / prefix if prefix.endswith("/") else (self._root / prefix).parent
         if not base.is_dir():
             return []
-        names = (path.relative_to(self._root).as_posix() for path in base.iterdir() if path.is_dir())
+        names = (
+            path.relative_to(self._root).as_posix() for path in base.iterdir() if path.is_dir()
+        )
         return sorted(name for name in names if name.startswith(prefix))
 
 
@@ -223,7 +239,7 @@ class ObjectStore:
 
     def _pause(self, attempt: int) -> float:
         pause = min(30.0, self._settings.backoff_seconds * 2 ** (attempt - 1))
-        return pause * random.uniform(1, 1.5)
+        return float(pause * random.uniform(1, 1.5))
 
     def _get_once(self, key: str, missing: Reason, max_mb: int) -> bytes:
         from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
@@ -244,7 +260,15 @@ class ObjectStore:
             raise FetchError(Reason.FETCH_FAILED, f"{key}: {len(data)} of {size} bytes arrived")
         return data
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def size(self, key: str) -> int | None:
+        from obstore.exceptions import BaseError
+
+        try:
+            return int(self._store.head(key)["size"])
+        except (BaseError, OSError):
+            return None
+
+    def keys(self, prefix: str) -> Iterator[str]:
         folder = prefix.rsplit("/", 1)[0] if "/" in prefix else ""
         found: list[str] = []
         for batch in self._listed(lambda: list(self._store.list(folder or None))):
@@ -254,7 +278,9 @@ class ObjectStore:
     def folders(self, prefix: str) -> list[str]:
         folder, _, start = prefix.rpartition("/")
         result = self._listed(lambda: self._store.list_with_delimiter(folder or None))
-        return sorted(p for p in result["common_prefixes"] if p.rsplit("/", 1)[-1].startswith(start))
+        return sorted(
+            p for p in result["common_prefixes"] if p.rsplit("/", 1)[-1].startswith(start)
+        )
 
     def _listed(self, call: Any) -> Any:
         from obstore.exceptions import BaseError

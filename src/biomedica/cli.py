@@ -1,0 +1,682 @@
+"""The commands: parse the words, call, print. Everything else stands in the modules."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from biomedica import __version__
+from biomedica.errors import BiomedicaError, ConfigError
+
+if TYPE_CHECKING:
+    from biomedica.archive import Archive
+    from biomedica.catalog import Selection
+    from biomedica.config import Settings
+    from biomedica.flow import BuildResult, Forecast, Listener, Progress
+
+app = App(
+    name="biomedica",
+    version=__version__,
+    help="From PubMed Central Open Access to an image-caption archive.",
+)
+
+
+FAULT, USAGE, INTERRUPTED = 1, 2, 130
+"""Exit codes: a failing source or archive, a mistake in the command, Ctrl-C."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of every command."""
+
+    config: Path | None = None
+    """TOML file with settings (`biomedica settings` prints all of them)."""
+    set: Annotated[list[str] | None, Parameter(negative="")] = None
+    """Change one setting: `--set images.min_side=40`. May be repeated."""
+    json: Annotated[bool, Parameter(negative="")] = False
+    """Print the result as JSON on standard output."""
+    quiet: Annotated[bool, Parameter(negative="")] = False
+    """No progress."""
+
+    def settings(self) -> Settings:
+        from biomedica.config import load_settings
+
+        return load_settings(self.config, self.set)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which articles."""
+
+    pmcids: Path | None = None
+    """File with PMC ids, one a line; only these are looked at."""
+    query: str | None = None
+    """Query of PMC's search (E-utilities); articles that it finds now."""
+    limit: int | None = None
+    """Number of articles, lowest ids first."""
+    licence: Annotated[list[str] | None, Parameter(negative="")] = None
+    """Licence group: commercial, noncommercial, other. May be repeated; all by default."""
+    published_from: date | None = None
+    """First day of publication, as the citation states it."""
+    published_to: date | None = None
+    """Last day of publication."""
+    retracted: bool = True
+    """Take retracted articles too (their rows say so)."""
+    all_versions: Annotated[bool, Parameter(negative="")] = False
+    """Take superseded versions too."""
+
+    def selection(self, settings: Settings) -> Selection:
+        from biomedica.catalog import Selection
+
+        numbers = None if self.pmcids is None else read_pmcids(self.pmcids)
+        if self.query is not None:
+            from biomedica.sources.entrez import Entrez
+
+            found = Entrez(settings.entrez).search(self.query, today=date.today())
+            if not found:
+                raise ConfigError(f"no article matches {self.query!r}")
+            numbers = found if numbers is None else sorted({*numbers} & {*found})
+        default = Selection()
+        return Selection(
+            pmcids=None if numbers is None else tuple(numbers),
+            query=self.query,
+            limit=self.limit,
+            groups=tuple(self.licence) if self.licence else default.groups,
+            published_from=self.published_from,
+            published_to=self.published_to,
+            retracted=self.retracted,
+            all_versions=self.all_versions,
+        )
+
+
+def read_pmcids(path: Path) -> list[int]:
+    """PMC ids of a file, one a line, with or without `PMC`; lines that start with # are left out."""
+    found = []
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        text = line.strip().upper().removeprefix("PMC")
+        if text and not text.startswith("#"):
+            if not text.isdecimal():
+                raise ConfigError(f"{path}, line {number}: {line.strip()!r} is no PMC id")
+            found.append(int(text))
+    if not found:
+        raise ConfigError(f"{path} holds no PMC ids")
+    return sorted(set(found))
+
+
+_COMMON = Common()
+_CHOICE = Choice()
+
+
+@app.command
+def tour(folder: Path = Path("tour"), *, common: Common = _COMMON) -> None:
+    """The whole way in a minute, offline, on sample articles: catalog, enrich, build, check, report.
+
+    Parameters
+    ----------
+    folder
+        Where the tour leaves its source and its archive.
+    """
+    from biomedica.tour import take_tour
+
+    started = time.monotonic()
+    with listener(common) as tell:
+        found = take_tour(folder, common.settings(), tell, _step if not common.json else _silent)
+    if common.json:
+        _print_json(found)
+        return
+    archive = folder / "archive"
+    print(f"\n{_summary(found.built)}")
+    print(f"PubMed records: {found.enriched.num_fetched + found.enriched.num_known}")
+    print(f"doctor: {'whole' if found.diagnosis.is_whole else found.diagnosis.findings}")
+    print(f"\n{time.monotonic() - started:.0f} seconds. Look at it:\n")
+    print(f"  {found.report}    (open it in a browser)")
+    print(f"  biomedica show {archive} {found.first_key}")
+    print(f"  biomedica build {folder / 'source'} {archive}    (nothing to do: it is up to date)")
+    print(f"  biomedica doctor {archive}")
+
+
+@app.command
+def catalog(
+    source: str,
+    archive: Path,
+    *,
+    reselect: bool = False,
+    choice: Choice = _CHOICE,
+    common: Common = _COMMON,
+) -> None:
+    """List the articles of a source; metadata is fetched only where it changed.
+
+    Parameters
+    ----------
+    source
+        `s3://pmc-oa-opendata`, `https://HOST/BUCKET`, a folder with the bucket's layout, `folder:PATH`.
+    archive
+        Folder of the archive; made when it is not there.
+    reselect
+        Change what the archive is made of.
+    """
+    from biomedica import flow
+    from biomedica.archive import Archive
+
+    settings = common.settings()
+    target = Archive(archive)
+    target.create()
+    with target.lock(), listener(common) as tell:
+        found = flow.refresh_catalog(
+            source, target, choice.selection(settings), settings, reselect=reselect, tell=tell
+        )
+    if common.json:
+        _print_json(found)
+        return
+    print(
+        f"{found.num_listed:,} article versions listed (snapshot {found.snapshot or 'none'}), "
+        f"{found.num_fetched:,} fetched, {found.num_rejects:,} rejected"
+    )
+    print(f"next: biomedica enrich {archive}, biomedica build {source} {archive}")
+
+
+@app.command
+def enrich(archive: Path, *, files: Path | None = None, common: Common = _COMMON) -> None:
+    """Fetch PubMed's facts (MeSH, publication types, abstracts, references) for the catalog's PMIDs.
+
+    Parameters
+    ----------
+    archive
+        Folder with a catalog.
+    files
+        Folder of PubMed's baseline or update files (`*.xml.gz`), instead of E-utilities.
+    """
+    from biomedica.archive import Archive
+    from biomedica.catalog import parts
+    from biomedica.enrich import catalog_pmids, enrich_from_entrez, enrich_from_files
+    from biomedica.flow import Progress
+    from biomedica.sources.entrez import Entrez
+
+    settings = common.settings()
+    target = Archive(archive)
+    target.info()
+    pmids = catalog_pmids(parts(archive / "catalog"))
+    rejects = archive / "rejects" / "enrich.parquet"
+    with target.lock(), listener(common) as tell:
+
+        def progress(done: int, total: int) -> None:
+            unit = "records" if files is None else "files"
+            tell(Progress(stage="enrich", done=done, total=total, unit=unit))
+
+        if files is not None:
+            found = enrich_from_files(archive / "pubmed", pmids, files, rejects, progress)
+        else:
+            client = Entrez(settings.entrez)
+            batch = settings.entrez.batch
+            found = enrich_from_entrez(archive / "pubmed", pmids, client, rejects, batch, progress)
+    if common.json:
+        _print_json(found)
+        return
+    print(
+        f"{found.num_wanted:,} PMIDs: {found.num_fetched:,} fetched, {found.num_known:,} known, "
+        f"{found.num_missing:,} without a record"
+    )
+
+
+@app.command
+def plan(
+    source: str,
+    archive: Path,
+    *,
+    reselect: bool = False,
+    retry_failed: bool = False,
+    choice: Choice = _CHOICE,
+    common: Common = _COMMON,
+) -> None:
+    """Fix which articles make which shard, and build nothing: the start of an array job.
+
+    Parameters
+    ----------
+    source
+        Where the articles come from.
+    archive
+        Folder of the archive.
+    reselect
+        Change what the archive is made of.
+    retry_failed
+        Plan articles again that the source failed to give.
+    """
+    from biomedica import flow
+    from biomedica.archive import Archive
+
+    settings = common.settings()
+    target = Archive(archive)
+    target.create()
+    with target.lock(), listener(common) as tell:
+        found = flow.prepare(
+            source,
+            target,
+            choice.selection(settings),
+            settings,
+            reselect=reselect,
+            retry_failed=retry_failed,
+            tell=tell,
+        )
+    result = {"tasks": list(found.tasks), "num_done": found.num_done}
+    if common.json:
+        _print_json(result)
+        return
+    print(f"{len(found.tasks):,} shards to build, {found.num_done:,} done")
+    print(f"next: biomedica build {source} {archive} --task 0/N, 1/N, ... or without --task")
+
+
+@app.command
+def build(
+    source: str,
+    archive: Path,
+    *,
+    engine: Literal["local", "ray", "inline"] = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    task: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    reselect: bool = False,
+    retry_failed: bool = False,
+    report: bool = True,
+    choice: Choice = _CHOICE,
+    common: Common = _COMMON,
+) -> None:
+    """Turn articles into shards, or bring an archive up to date. Stopped, it goes on where it was.
+
+    Parameters
+    ----------
+    source
+        `s3://pmc-oa-opendata`, `https://HOST/BUCKET`, a folder with the bucket's layout, `folder:PATH`.
+    archive
+        Folder of the archive.
+    engine
+        `local`: processes of this machine. `ray`: a cluster. `inline`: this very process.
+    workers
+        Processes; one for each core by default.
+    address
+        Of a Ray cluster; without it Ray starts on this machine.
+    task
+        `I/N`: build every N-th shard of a plan that stands, from the I-th on (array jobs).
+    dry_run
+        Read the catalog and say what would be built.
+    reselect
+        Change what the archive is made of; articles that fall out are withdrawn.
+    retry_failed
+        Build articles again that the source failed to give.
+    report
+        Write `report.html` at the end.
+    """
+    from biomedica import flow
+    from biomedica.archive import Archive
+
+    settings = common.settings()
+    if task is not None:
+        index, count = _index_of(task)
+        with listener(common) as tell:
+            result = flow.build_part(archive, settings, index, count, workers=workers, tell=tell)
+    elif dry_run:
+        _forecast(source, Archive(archive), reselect, choice, common)
+        return
+    else:
+        with listener(common) as tell:
+            result = flow.build_archive(
+                source,
+                archive,
+                choice.selection(settings),
+                settings,
+                engine=engine,
+                workers=workers,
+                address=address,
+                reselect=reselect,
+                retry_failed=retry_failed,
+                tell=tell,
+            )
+    written = _report(Archive(archive)) if report and task is None else None
+    if common.json:
+        _print_json(result)
+        return
+    print(_summary(result))
+    if written:
+        print(f"report: {written}")
+    print(f"rejects with their reasons: {archive / 'rejects'}")
+
+
+def _index_of(task: str) -> tuple[int, int]:
+    index, slash, count = task.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal()):
+        raise ConfigError(f"--task {task!r}: I/N is expected, such as 0/64")
+    return int(index), int(count)
+
+
+def _forecast(
+    source: str, archive: Archive, reselect: bool, choice: Choice, common: Common
+) -> None:
+    from biomedica import flow
+
+    settings = common.settings()
+    selection = choice.selection(settings)
+    archive.create()
+    with archive.lock(), listener(common) as tell:
+        flow.refresh_catalog(source, archive, selection, settings, reselect=reselect, tell=tell)
+        found = flow.forecast(source, archive, selection, settings)
+    if common.json:
+        _print_json(found)
+        return
+    print(_forecast_text(found, archive.root))
+
+
+def _forecast_text(found: Forecast, archive: Path) -> str:
+    size = "unknown" if found.source_bytes is None else f"about {_bytes(found.source_bytes)}"
+    seconds = found.cpu_seconds
+    spent = "unknown" if seconds is None else f"about {_duration(seconds)} of one core"
+    licences = ", ".join(f"{code} {number:,}" for code, number in found.licences.items())
+    groups = ", ".join(f"{group} {number:,}" for group, number in found.groups.items())
+    return "\n".join(
+        [
+            f"articles   {found.num_articles:,}, {found.num_done:,} of them done",
+            f"pictures   {found.num_pictures:,} listed by the source",
+            f"to fetch   {size}",
+            f"time       {spent}",
+            f"licences   {licences}",
+            f"groups     {groups}",
+            f"estimates rest on {found.basis}",
+            f"nothing was built; the catalog in {archive / 'catalog'} is kept for the build",
+        ]
+    )
+
+
+@app.command
+def compact(archive: Path, *, mesh: bool = False, common: Common = _COMMON) -> None:
+    """Rewrite the shards that hold withdrawn samples, so that their bytes are gone.
+
+    Parameters
+    ----------
+    archive
+        Folder of the archive.
+    mesh
+        Also write MeSH terms that `enrich` fetched after the build.
+    """
+    from biomedica.archive import Archive
+    from biomedica.compact import compact as run
+    from biomedica.flow import Progress
+
+    target = Archive(archive)
+    target.info()
+    with target.lock(), listener(common) as tell:
+        found = run(
+            target,
+            refresh_mesh=mesh,
+            on_progress=lambda done, total: tell(
+                Progress(stage="compact", done=done, total=total, unit="shards")
+            ),
+        )
+    if common.json:
+        _print_json(found)
+        return
+    print(
+        f"{found.num_shards} shards rewritten, {found.num_samples} withdrawn samples gone, "
+        f"{_bytes(max(0, found.freed_bytes))} freed"
+    )
+
+
+@app.command
+def report(archive: Path, *, common: Common = _COMMON) -> None:
+    """Write `report.html`: the archive on one self-contained page.
+
+    Parameters
+    ----------
+    archive
+        Folder of the archive.
+    """
+    from biomedica.archive import Archive
+
+    target = Archive(archive)
+    target.info()
+    path = _report(target)
+    if common.json:
+        _print_json({"report": str(path)})
+    else:
+        print(path)
+
+
+def _report(archive: Archive) -> Path:
+    from biomedica.report import write_report
+
+    return write_report(archive)
+
+
+@app.command
+def doctor(
+    archive: Path,
+    *,
+    decode: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = _COMMON,
+) -> None:
+    """Prove an archive whole: digests, offsets, row order, counts, keys, captions. Exit code 1 if not.
+
+    Parameters
+    ----------
+    archive
+        Folder of the archive.
+    decode
+        Also decode every picture.
+    """
+    from biomedica.archive import Archive
+    from biomedica.doctor import examine
+    from biomedica.flow import Progress
+
+    with listener(common) as tell:
+        found = examine(
+            Archive(archive),
+            decode=decode,
+            on_progress=lambda done, total: tell(
+                Progress(stage="doctor", done=done, total=total, unit="shards")
+            ),
+        )
+    if common.json:
+        _print_json(found)
+    else:
+        for finding in found.findings:
+            print(f"{finding.where}: {finding.what}")
+        if found.num_unfinished:
+            print(f"{found.num_unfinished} planned shards are not built; `biomedica build` goes on")
+        state = "whole" if found.is_whole else f"{len(found.findings)} faults"
+        print(f"{found.num_shards} shards, {found.num_samples:,} samples: {state}")
+    if not found.is_whole:
+        sys.exit(FAULT)
+
+
+@app.command
+def show(archive: Path, key: str, *, save: Path | None = None, common: Common = _COMMON) -> None:
+    """Print a pair and save its picture.
+
+    Parameters
+    ----------
+    archive
+        Folder of the archive.
+    key
+        Of the sample, as in the figures table.
+    save
+        File or folder for the picture; `KEY.jpg` in this folder by default.
+    """
+    from biomedica.archive import Archive
+    from biomedica.show import find_sample
+
+    found = find_sample(Archive(archive), key)
+    path = save or Path(f"{key}.jpg")
+    path = path / f"{key}.jpg" if path.is_dir() else path
+    path.write_bytes(found.jpeg)
+    if common.json:
+        _print_json({"row": found.row, "withdrawn": found.withdrawn, "picture": str(path)})
+        return
+    row = found.row
+    print(f"{row['key']}  {'WITHDRAWN: ' + found.withdrawn if found.withdrawn else ''}".rstrip())
+    print(f"{row['title']}\n{row['journal']}, {row['published']}, {row['license_code']}")
+    if row["is_retracted"]:
+        print("RETRACTED")
+    print(f"\n{row['figure_label'] or row['figure_kind']}: {row['caption']}")
+    for mention in row["mentions"]:
+        print(f"\n[{mention['section'] or 'caption'}] {mention['text']}")
+    print(f"\n{row['width']} x {row['height']} pixels, {row['source_format']}, {row['transform']}")
+    print(f"{row['shard']}.tar, byte {row['jpg_offset']}; saved as {path}")
+
+
+@app.command
+def settings(*, common: Common = _COMMON) -> None:
+    """Print every setting with its value: a TOML file to start from."""
+    from biomedica.config import as_toml
+
+    values = common.settings()
+    if common.json:
+        _print_json(values)
+    else:
+        print(as_toml(values), end="")
+
+
+def _summary(result: BuildResult) -> str:
+    counts = result.counts
+    reasons = ", ".join(f"{name} {number:,}" for name, number in sorted(result.rejects.items()))
+    lines = [
+        f"{counts['pairs']:,} pairs from {counts['articles']:,} articles in {result.num_tasks} shards "
+        f"({result.num_built} built now)",
+        f"rejects: {reasons or 'none'}",
+    ]
+    if result.changes:
+        changed = ", ".join(f"{name} {number:,}" for name, number in sorted(result.changes.items()))
+        lines.append(f"changes in the source: {changed}")
+    if result.num_withdrawn:
+        lines.append(
+            f"{result.num_withdrawn:,} samples are withdrawn (`compact` frees their bytes)"
+        )
+    return "\n".join(lines)
+
+
+def _step(text: str) -> None:
+    print(f"- {text}", flush=True)
+
+
+def _silent(text: str) -> None:
+    logging.getLogger(__name__).debug(text)
+
+
+@contextmanager
+def listener(common: Common) -> Iterator[Listener]:
+    """Progress on standard error: a bar on a terminal, a line every ten seconds elsewhere."""
+    if common.quiet:
+        yield lambda progress: None
+    elif sys.stderr.isatty():
+        with _bars() as tell:
+            yield tell
+    else:
+        yield _Lines()
+
+
+class _Lines:
+    """Progress as plain lines."""
+
+    def __init__(self, seconds: float = 10) -> None:
+        self._seconds = seconds
+        self._stage = ""
+        self._started = self._last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.stage != self._stage:
+            self._stage, self._started, self._last = progress.stage, now, 0.0
+        if now - self._last < self._seconds and progress.done < progress.total:
+            return
+        self._last = now
+        rate = progress.done / max(now - self._started, 1e-9)
+        left = (progress.total - progress.done) / rate if rate else 0.0
+        extra = (
+            f", {progress.pairs:,} pairs, {progress.rejects:,} rejects" if progress.pairs else ""
+        )
+        print(
+            f"{progress.stage}: {progress.done:,} of {progress.total:,} {progress.unit}{extra}, "
+            f"{_duration(left)} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        known: dict[str, Any] = {}
+
+        def tell(progress: Progress) -> None:
+            if progress.stage not in known:
+                known[progress.stage] = bars.add_task(progress.stage, note="")
+            note = (
+                f"{progress.pairs:,} pairs, {progress.rejects:,} rejects" if progress.pairs else ""
+            )
+            bars.update(
+                known[progress.stage],
+                completed=progress.done,
+                total=progress.total,
+                note=f"{progress.unit} {note}",
+            )
+
+        yield tell
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 1000 or unit == "TB":
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    raise AssertionError
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _print_json(value: Any) -> None:
+    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    print(json.dumps(plain, indent=1, default=str, sort_keys=True, ensure_ascii=False))
+
+
+def main() -> None:
+    """Entry point. A mistake or a failing source ends with one clear line and exit code 2 or 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        app()
+    except ConfigError as error:
+        print(f"biomedica: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except BiomedicaError as error:
+        print(f"biomedica: {error}", file=sys.stderr)
+        sys.exit(FAULT)
+    except KeyboardInterrupt:
+        print("biomedica: stopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(INTERRUPTED)
