@@ -37,8 +37,9 @@ _MANY = 64
 class MotoBucket:
     """A bucket of a real moto server, readable without an account."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, name: str) -> None:
         self.endpoint = endpoint
+        self.name = name
         self._client: Any = boto3.client(
             "s3",
             endpoint_url=endpoint,
@@ -47,17 +48,17 @@ class MotoBucket:
             aws_secret_access_key="test",
             config=Config(proxies={}, retries={"max_attempts": 1}),
         )
-        self._client.create_bucket(Bucket=BUCKET, ACL="public-read")
+        self._client.create_bucket(Bucket=self.name, ACL="public-read")
         self._known: dict[str, bytes] = {}
 
     def put(self, key: str, data: bytes) -> None:
         """Store one object."""
-        self._client.put_object(Bucket=BUCKET, Key=key, Body=data, ACL="public-read")
+        self._client.put_object(Bucket=self.name, Key=key, Body=data, ACL="public-read")
         self._known[key] = data
 
     def delete(self, key: str) -> None:
         """Remove one object."""
-        self._client.delete_object(Bucket=BUCKET, Key=key)
+        self._client.delete_object(Bucket=self.name, Key=key)
         self._known.pop(key, None)
 
     def sync(self, folder: Path) -> None:
@@ -74,24 +75,23 @@ class MotoBucket:
                 self.put(key, data)
 
     def close(self) -> None:
-        """Forget every object, for the next server of this process shares moto's memory."""
+        """Remove the bucket: all servers of this process share moto's memory."""
+        for number in range(0, len(self._known), 1000):
+            some = [{"Key": key} for key in list(self._known)[number : number + 1000]]
+            self._client.delete_objects(Bucket=self.name, Delete={"Objects": some, "Quiet": True})
+        self._client.delete_bucket(Bucket=self.name)
         self._client.close()
-        address = urlsplit(self.endpoint)
-        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
-        with contextlib.closing(connection):
-            connection.request("POST", "/moto-api/reset")
-            connection.getresponse().read()
 
 
 @contextmanager
-def moto_bucket(folder: Path | None = None) -> Iterator[MotoBucket]:
-    """A moto server with the bucket `pmc-oa-opendata`, filled from a folder with its layout."""
+def moto_bucket(folder: Path | None = None, name: str = BUCKET) -> Iterator[MotoBucket]:
+    """A moto server with one bucket, filled from a folder with the cloud service's layout."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
-        bucket = MotoBucket(f"http://{host}:{port}")
+        bucket = MotoBucket(f"http://{host}:{port}", name)
         try:
             if folder is not None:
                 bucket.sync(folder)
@@ -215,7 +215,8 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         else:
             self._pass_on(fault)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

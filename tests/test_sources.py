@@ -77,11 +77,18 @@ def places(source: Source) -> list[tuple[int, int]]:
     return [(n, v) for n, v, _ in source.listing().rows.tolist()]
 
 
-def resolved(source: Source) -> dict[str, ArticleRef]:
-    """Every article of a source by name; none may be refused."""
-    found = list(source.resolve(source.listing().rows))
+def looked_at(source: Source) -> tuple[dict[str, ArticleRef], dict[str, Reason]]:
+    """(articles by name, reasons of the listing's rejects by key); no article may be refused."""
+    listing = source.listing()
+    found = list(source.resolve(listing.rows))
     assert not [each for each in found if isinstance(each, Reject)]
-    return {ref.name: ref for ref in found if isinstance(ref, ArticleRef)}
+    refs = {ref.name: ref for ref in found if isinstance(ref, ArticleRef)}
+    return refs, {reject.key: reject.reason for reject in listing.rejects}
+
+
+def resolved(source: Source) -> dict[str, ArticleRef]:
+    """Every article of a source by name."""
+    return looked_at(source)[0]
 
 
 class TestListing:
@@ -154,10 +161,10 @@ class TestListing:
 
     def test_bucket_without_an_inventory_is_a_source_error(self) -> None:
         """Listing millions of objects one by one is no substitute."""
-        with moto_bucket() as empty, FaultProxy(empty.endpoint) as proxy:
+        with moto_bucket(name="empty") as empty:
             empty.put("metadata/PMC1.1.json", b"{}")
             with pytest.raises(SourceError, match="inventory"):
-                opened(proxy).listing()
+                opened(f"{empty.endpoint}/empty").listing()
 
     @pytest.mark.parametrize(
         "manifest",
@@ -496,8 +503,9 @@ class TestFolderOfArticles:
                 "e/twice.nxml": article_xml("PMC1", [], "again"),
             },
         )
-        assert list(resolved(source)) == ["PMC1.1"]
-        assert reasons(source) == {
+        refs, rejects = looked_at(source)
+        assert list(refs) == ["PMC1.1"]
+        assert rejects == {
             "b/anonymous.nxml": Reason.NO_PMCID,
             "c/empty.nxml": Reason.XML_BAD,
             "d/page.xml": Reason.NOT_AN_ARTICLE,
@@ -512,8 +520,8 @@ class TestFolderOfArticles:
         )
         (tmp_path / "tree" / "link.xml").symlink_to(tmp_path / "outside.xml")
         source = opened(f"folder:{tmp_path / 'tree'}")
+        assert looked_at(source)[1] == {"link.xml": Reason.UNSAFE_PATH}
         assert list(resolved(source)) == ["PMC2.1"]
-        assert reasons(source) == {"link.xml": Reason.UNSAFE_PATH}
 
     def test_ids_asked_for_that_are_not_there_are_rejects(self, tmp_path: Path) -> None:
         """As with a bucket: each id leads to an article or to a reject."""
@@ -579,8 +587,9 @@ class TestPackages:
     def test_name_that_leaves_the_package_is_refused(self, tmp_path: Path, name: str) -> None:
         """It is told, and the rest of the package is used."""
         source = scanned(tmp_path / "in", {"p.tar.gz": packed({name: jpeg(9)} | OLD_PACKAGE)})
-        assert len(resolved(source)["PMC13900.1"].media) == 2
-        assert list(reasons(source).values()) == [Reason.UNSAFE_PATH]
+        refs, rejects = looked_at(source)
+        assert len(refs["PMC13900.1"].media) == 2
+        assert list(rejects.values()) == [Reason.UNSAFE_PATH]
         assert not list(tmp_path.rglob("*evil*"))
 
     @pytest.mark.parametrize(
@@ -598,9 +607,15 @@ class TestPackages:
         self, tmp_path: Path, member: tarfile.TarInfo
     ) -> None:
         """Links of both kinds, devices, pipes."""
-        source = scanned(tmp_path, {"p.tar.gz": packed(OLD_PACKAGE, member)})
-        assert member.name not in [m.name for m in resolved(source)["PMC13900.1"].media]
-        assert reasons(source) == {f"p.tar.gz!/{member.name}": Reason.UNSAFE_PATH}
+        refs, rejects = looked_at(scanned(tmp_path, {"p.tar.gz": packed(OLD_PACKAGE, member)}))
+        assert len(refs["PMC13900.1"].media) == 2
+        assert rejects == {f"p.tar.gz!/{member.name}": Reason.UNSAFE_PATH}
+
+    def test_listing_a_second_time_says_the_same(self, tmp_path: Path) -> None:
+        """What was refused is told again."""
+        link = odd_member("PMC13900/link.jpg", tarfile.SYMTYPE, "/etc/passwd")
+        source = scanned(tmp_path, {"p.tar.gz": packed(OLD_PACKAGE, link)})
+        assert looked_at(source) == looked_at(source)
 
     @pytest.mark.parametrize("name", ["PMC13900/bomb.jpg", "PMC13900/bomb.nxml"])
     def test_bomb_is_refused_unread(self, tmp_path: Path, name: str) -> None:
@@ -640,8 +655,9 @@ class TestPackages:
         good = {"PMC2/a.nxml": article_xml("PMC2", [])}
         bad = damage(packed(OLD_PACKAGE))
         source = scanned(tmp_path, {"a.tar.gz": bad, "b.tar.gz": packed(good)})
-        assert list(resolved(source)) == ["PMC2.1"]
-        assert reasons(source) == {"a.tar.gz": Reason.PACKAGE_BAD}
+        refs, rejects = looked_at(source)
+        assert list(refs) == ["PMC2.1"]
+        assert rejects == {"a.tar.gz": Reason.PACKAGE_BAD}
 
     def test_package_without_an_article(self, tmp_path: Path) -> None:
         """Told as what it is."""

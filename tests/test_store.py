@@ -181,7 +181,7 @@ def test_mirror_below_a_prefix(bucket: MotoBucket, proxy: FaultProxy) -> None:
         bucket.put(f"mirror/oa/{name}", b"{}")
     store = open_store("s3://pmc-oa-opendata/mirror/oa/", settings(proxy.endpoint))
     assert store.get("PMC1.1/a.jpg", missing=Reason.MEDIA_MISSING) == b"{}"
-    assert list(store.list("metadata/")) == ["metadata/PMC1.1.json", "metadata/PMC2.1.json"]
+    assert list(store.keys("metadata/")) == ["metadata/PMC1.1.json", "metadata/PMC2.1.json"]
     assert store.folders("PMC1.") == ["PMC1.1"]
 
 
@@ -189,7 +189,7 @@ def test_list_is_sorted_over_several_pages(bucket: MotoBucket, proxy: FaultProxy
     """More keys than an answer holds (1,000) are all listed, in order."""
     for number in range(1010):
         bucket.put(f"many/{number}", b"")
-    assert list(opened(proxy).list("many/")) == sorted(f"many/{n}" for n in range(1010))
+    assert list(opened(proxy).keys("many/")) == sorted(f"many/{n}" for n in range(1010))
 
 
 @pytest.mark.parametrize("fault", [Fault.DROP, 503, Fault.SLOW])
@@ -286,7 +286,7 @@ class TestFolder:
         (tmp_path / "link").symlink_to(tmp_path / "real")
         store = FolderStore(tmp_path / "link")
         assert store.get(KEY, missing=Reason.MEDIA_MISSING) == DATA
-        assert list(store.list("PMC1.1/")) == [KEY]
+        assert list(store.keys("PMC1.1/")) == [KEY]
 
     def test_lists_and_folders_are_as_a_bucket_gives_them(
         self, tmp_path: Path, bucket: MotoBucket, proxy: FaultProxy
@@ -300,7 +300,7 @@ class TestFolder:
         for prefix in ("PMC7.", "zz/", "zz/PMC7", "none/"):
             assert folder.folders(prefix) == remote.folders(prefix), prefix
         for prefix in ("PMC7.2/", "zz/"):
-            assert list(folder.list(prefix)) == list(remote.list(prefix)), prefix
+            assert list(folder.keys(prefix)) == list(remote.keys(prefix)), prefix
 
     def test_no_such_folder(self, tmp_path: Path) -> None:
         """`SourceError`, with the name and what would do."""

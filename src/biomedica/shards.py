@@ -256,10 +256,11 @@ def tar_header(name: str, size: int) -> bytes:
         raise ValueError(f"{name!r} does not fit a ustar header")
     header = bytearray(BLOCK)
     header[0 : len(encoded)] = encoded
-    header[100:148] = b"0000644\00000000\00000000\0%011o\0" % size + b"00000000000\0"
+    fields = (b"0000644", b"0000000", b"0000000", b"%011o" % size, b"00000000000")
+    header[100:148] = b"".join(field + bytes(1) for field in fields)
     header[148:157] = b"        0"
-    header[257:265] = b"ustar\x0000"
-    header[148:156] = b"%06o\0 " % sum(header)
+    header[257:265] = b"ustar" + bytes(1) + b"00"
+    header[148:156] = b"%06o" % sum(header) + b"\x00 "
     return bytes(header)
 
 
