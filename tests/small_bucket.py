@@ -138,9 +138,12 @@ def write_inventory(
     columns: Sequence[str] = COLUMNS,
     num_files: int = 2,
 ) -> None:
-    """Write a day's inventory: quoted CSV without a header, gzipped, and its manifest."""
+    """Write a day's inventory: quoted CSV without a header, gzipped, and its manifest.
+
+    num_files   at the most: none of them is empty
+    """
     files = []
-    for number in range(num_files):
+    for number in range(min(num_files, len(etags))):
         rows = [
             {
                 "Bucket": BUCKET,

@@ -179,14 +179,9 @@ RECORD_CASES = {
     "a half character in a name": of_record(523, media_urls=media_url(523, "a\ud800.jpg")),
 }
 
-ALL_CASES = {
+FILE_CASES = {
     f"{kind}: {name}": case
-    for kind, cases in (
-        ("xml", XML_CASES),
-        ("picture", PICTURE_CASES),
-        ("path", PATH_CASES),
-        ("record", RECORD_CASES),
-    )
+    for kind, cases in (("xml", XML_CASES), ("picture", PICTURE_CASES), ("path", PATH_CASES))
     for name, case in cases.items()
 }
 
@@ -257,38 +252,55 @@ def put_secrets(folder: Path) -> None:
     (folder / "outside" / "secret.xml").write_bytes(article_xml(1, TWO))
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """One archive of all cases among healthy articles."""
-    folder = tmp_path_factory.mktemp("hostile")
+def build_cases(folder: Path, cases: dict[str, Case]) -> Built:
+    """One archive of all cases, among healthy articles."""
     put_secrets(folder)
-    packages = [*HEALTHY, *(case.package for case in ALL_CASES.values())]
+    packages = [*HEALTHY, *(case.package for case in cases.values())]
     write_bucket(folder / "bucket", packages)
     return build(folder)
 
 
-def test_the_others_are_all_there(built: Built) -> None:
-    built.check_healthy()
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build_cases(tmp_path_factory.mktemp("files"), FILE_CASES)
 
 
-def test_nothing_beside_the_archive_is_touched(built: Built) -> None:
+@pytest.fixture(scope="module")
+def built_records(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build_cases(tmp_path_factory.mktemp("records"), RECORD_CASES)
+
+
+def check_cases(built: Built, cases: dict[str, Case]) -> None:
     built.check()
-
-
-def test_every_input_is_a_pair_or_a_reject(built: Built) -> None:
-    expected = {reject for case in ALL_CASES.values() for reject in case.rejects}
-    assert built.rejects() == expected
+    built.check_healthy()
+    assert built.rejects() == {reject for case in cases.values() for reject in case.rejects}
     assert built.result is not None
     assert built.result.counts["pairs"] == len(built.pairs())
 
 
-@pytest.mark.parametrize("name", ALL_CASES)
-def test_case(built: Built, name: str) -> None:
-    case = ALL_CASES[name]
+def check_case(built: Built, case: Case) -> None:
     own = {r for r in built.rejects() if r[0].partition("/")[0] == case.package.name}
     assert own == set(case.rejects)
     pairs = {file for pmcid, file in built.pairs() if pmcid == f"PMC{case.package.number}"}
     assert pairs == set(case.pairs)
+
+
+def test_bad_files_cost_nothing_beside_them(built: Built) -> None:
+    check_cases(built, FILE_CASES)
+
+
+@pytest.mark.parametrize("name", FILE_CASES)
+def test_bad_file(built: Built, name: str) -> None:
+    check_case(built, FILE_CASES[name])
+
+
+def test_bad_metadata_cost_nothing_beside_them(built_records: Built) -> None:
+    check_cases(built_records, RECORD_CASES)
+
+
+@pytest.mark.parametrize("name", RECORD_CASES)
+def test_bad_metadata(built_records: Built, name: str) -> None:
+    check_case(built_records, RECORD_CASES[name])
 
 
 def test_articles_that_name_a_file_show_nothing_of_it(tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ class _Worker:
             return _reject(ref, item, Stage.FETCH, error.reason, error.detail)
         try:
             with self._guard.item(item):
-                picture = read_picture(data, self._job.images)
+                picture = read_picture(data, self._job.images, media.md5)
         except RefusedError as error:
             return _reject(ref, item, Stage.IMAGES, error.reason, error.detail)
         self.counts["source_bytes"] += len(data)

@@ -69,8 +69,10 @@ class RefusedError(Exception):
         self.detail = detail
 
 
-def read_picture(data: bytes, settings: ImageSettings) -> Picture:
+def read_picture(data: bytes, settings: ImageSettings, md5: str | None = None) -> Picture:
     """Check and, where needed, convert one file. Raises `RefusedError`.
+
+    md5   of the bytes, in hex, where it is known already
 
     Cost: one decode at an eighth of the size for a JPEG, a full decode and an encode for the rest.
     """
@@ -78,7 +80,7 @@ def read_picture(data: bytes, settings: ImageSettings) -> Picture:
         warnings.simplefilter("ignore")  # Pillow's remarks on harmless oddities of the file
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return _read(image, data, settings)
+                return _read(image, data, settings, md5)
         except UnidentifiedImageError:
             raise RefusedError(Reason.FORMAT_REFUSED, f"starts with {data[:12]!r}") from None
         except MemoryError:
@@ -95,7 +97,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _read(image: Image.Image, data: bytes, settings: ImageSettings) -> Picture:
+def _read(image: Image.Image, data: bytes, settings: ImageSettings, md5: str | None) -> Picture:
     width, height = image.size
     source_format = "JPEG" if image.format == "MPO" else str(image.format)
     _check_size(width, height, settings)
@@ -106,8 +108,8 @@ def _read(image: Image.Image, data: bytes, settings: ImageSettings) -> Picture:
     if steps:
         converted, steps = _convert(image, data, steps, settings)
         width, height = converted.size
-        small = converted.convert("L")
         jpeg = _encode(converted, settings)
+        small = converted.reduce(max(1, min(width, height) // (4 * _PHASH_SIDE))).convert("L")
     else:
         image.draft("L", (_PHASH_SIDE * 4, _PHASH_SIDE * 4))
         small = image.convert("L")  # decodes every block: a truncated file fails here
@@ -118,7 +120,7 @@ def _read(image: Image.Image, data: bytes, settings: ImageSettings) -> Picture:
         height=height,
         source_format=source_format,
         source_bytes=len(data),
-        source_md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+        source_md5=md5 or hashlib.md5(data, usedforsecurity=False).hexdigest(),
         transform="+".join(steps) or "none",
         sha256=hashlib.sha256(jpeg).hexdigest(),
         phash=perceptual_hash(small),
@@ -156,15 +158,25 @@ def _convert(
     if deep or image.format == "TIFF" or image.width * image.height > settings.vips_pixels:
         picture, more = _convert_with_vips(data, deep)
         return picture, steps + more
-    picture = ImageOps.exif_transpose(image)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, picture)
-        steps = [*steps, "alpha-on-white"]
+    picture = ImageOps.exif_transpose(image) if "rotated" in steps else image
     if picture.mode == "CMYK":
         return _convert_cmyk(data), steps
+    if picture.has_transparency_data:
+        picture, is_seen = _on_white(picture)
+        steps = [*steps, "alpha-on-white"] if is_seen else steps
     return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"), steps
+
+
+def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
+    """(the picture on white, whether any of the white is seen)."""
+    image = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+    alpha = image.getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return image, False
+    is_gray = image.mode == "LA"
+    white = Image.new("L" if is_gray else "RGB", image.size, 255 if is_gray else (255, 255, 255))
+    white.paste(image.convert(white.mode), mask=alpha)
+    return white, True
 
 
 def _convert_cmyk(data: bytes) -> Image.Image:

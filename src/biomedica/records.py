@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from typing import NamedTuple
 
 KEY_CHARACTERS = 95
 """Longest key: a ustar header holds 100 bytes of name, and `.json` takes five of them."""
@@ -137,8 +138,7 @@ class ArticleRef:
         return f"{self.pmcid}.{self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Characters `start` to `end` (exclusive) of the text it belongs to."""
 
     start: int
@@ -198,8 +198,9 @@ class Author:
     """Indices into the article's `affiliations`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
+class Reference(NamedTuple):
+    """An entry of a reference list. (A tuple, for an archive has a hundred of them an article.)"""
+
     pmid: int | None
     doi: str | None
     text: str

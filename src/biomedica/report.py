@@ -35,7 +35,7 @@ from biomedica.shards import ARTICLES, FIGURES, REJECTS, write_file
 
 MAX_PAIRS = 100
 """Pairs that a page shows at the most; it stays under 3 MB."""
-_THUMBNAIL_SIDE = 220
+_THUMBNAIL_SIDE = 240
 _CLIPPED = 180
 """Characters of a caption that are shown before its reader asks for the rest."""
 _MEMORY = "2GB"
@@ -54,7 +54,7 @@ EXPLANATIONS: Mapping[Reason, str] = {
     Reason.XML_BAD: "The article's XML is not well-formed.",
     Reason.XML_TOO_LARGE: "The article's XML is larger than the limit in the settings.",
     Reason.NOT_AN_ARTICLE: "The XML is well-formed, but not a JATS article.",
-    Reason.NO_GRAPHIC: "The figure names no picture (a table set as text, a video, a sound).",
+    Reason.NO_GRAPHIC: "The figure names no picture: it holds text, a film, a sound or nothing.",
     Reason.NO_CAPTION: "Neither the figure nor its group nor the picture has a caption.",
     Reason.MEDIA_MISSING: "The XML names a picture that the source does not hold.",
     Reason.MEDIA_TOO_LARGE: "The file is larger than the limit in the settings.",
@@ -101,7 +101,8 @@ class Ranking:
     bars: list[Bar]
     num_others: int
     count_others: int
-    share_others: float
+    share_others: float | None
+    """None where a row can have several labels, for then it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ class _Tables:
         self._files("figures_written", self._of_tasks(root, "figures"), FIGURES)
         self._files("articles_written", self._of_tasks(root, "articles"), ARTICLES)
         self._files("rejects_written", self._of_tasks(root, "rejects"), REJECTS)
-        others = [root / "rejects" / f"{name}.parquet" for name in ("catalog", "pubmed")]
+        others = [root / "rejects" / f"{name}.parquet" for name in ("catalog", "enrich")]
         self._files("rejects_before", [path for path in others if path.exists()], REJECTS)
         changelog = archive.changelog_path
         self._files("changelog", [changelog] if changelog.exists() else [], CHANGELOG)
@@ -298,7 +299,7 @@ def _settings(info: dict[str, Any], done: Iterable[Done]) -> dict[str, Any]:
 
 def _selection(selection: dict[str, Any]) -> str:
     """Which articles were asked for, in words."""
-    said = []
+    said: list[str] = []
     if (pmcids := selection.get("pmcids")) is not None:
         said.append(f"{len(pmcids):,} PMC ids")
     if query := selection.get("query"):
@@ -313,8 +314,8 @@ def _selection(selection: dict[str, Any]) -> str:
         said.append(f"published up to {end}")
     if not selection.get("retracted", True):
         said.append("no retracted articles")
-    said.append("all versions" if selection.get("all_versions") else "newest versions")
-    return "; ".join(said)
+    versions = "all versions" if selection.get("all_versions") else "newest versions"
+    return "; ".join([*(said or ["all articles"]), versions])
 
 
 def _state(tables: _Tables) -> dict[str, Any]:
@@ -351,7 +352,7 @@ def _funnel(tables: _Tables, totals: dict[str, int]) -> list[Step]:
     catalog, planned, parsed = found["catalog"], found["planned"], totals["articles"]
     wide = min(catalog, 1.25 * planned) if planned else catalog
     graphics = totals["pairs"] + found["refused"]
-    figures, is_exact = _num_figures(tables, totals, found)
+    figures, is_exact = _num_figures(tables, totals, found, graphics)
     tall = max(figures, graphics)
     extra = graphics + found["no_graphic"] - figures
     return [
@@ -368,21 +369,21 @@ def _funnel(tables: _Tables, totals: dict[str, int]) -> list[Step]:
             parsed,
             wide,
             "",
-            [Loss(parsed - found["with_figure"], "have no figure in their XML")],
+            [Loss(parsed - found["with_figure"], "without a figure in the XML")],
         ),
         _step("with at least one figure", found["with_figure"], wide),
         _step(
             "Figures in them",
             figures,
             tall,
-            "" if is_exact else "at the most",
-            [Loss(found["no_graphic"], "name no picture")],
+            _more(extra, is_exact),
+            [Loss(found["no_graphic"], "without a picture")],
         ),
         _step(
             "pictures that they name",
             graphics,
             tall,
-            f"{extra:,} of them beyond the first of a figure" if extra > 0 else "",
+            "",
             _losses(tables, "contains(key, '/') AND reason <> 'no_graphic'"),
         ),
         _step("image-caption pairs", totals["pairs"], tall),
@@ -395,6 +396,11 @@ def _step(
     """A step whose bar is measured against `whole`, and cut short where it is longer."""
     lost = [loss for loss in losses if loss.count > 0]
     return Step(label, count, min(1.0, _part(count, whole)), about, lost, count > whole)
+
+
+def _more(extra: int, is_exact: bool) -> str:
+    more = f"+ {extra:,} further pictures of figures with several" if extra > 0 else ""
+    return more if is_exact else "at the most: articles withdrawn since are left out"
 
 
 def _not_parsed(tables: _Tables, found: dict[str, int]) -> list[Loss]:
@@ -413,21 +419,23 @@ def _losses(tables: _Tables, condition: str) -> list[Loss]:
 
 
 def _num_figures(
-    tables: _Tables, totals: dict[str, int], found: dict[str, int]
+    tables: _Tables, totals: dict[str, int], found: dict[str, int], graphics: int
 ) -> tuple[int, bool]:
     """(figures in the XML of the live articles, whether that is exact).
 
-    The build counts them by shard. Where a part of a shard is withdrawn they are counted anew from
-    pairs and rejects, and pictures of a figure that was refused whole count as one figure each.
+    The build counts them by shard. Where articles were withdrawn since, they are counted from pairs
+    and rejects: then each picture of a figure that was refused whole counts as a figure of its own.
     """
-    if not found["withdrawn"]:
-        return sum(done.counts.get("figures", 0) for done in tables.done), True
+    built = Counter[str]()
+    for done in tables.done:
+        built.update(done.counts)
+    if not found["withdrawn"] and built["graphics"] == graphics:
+        return built["figures"], True
     kept = tables.row(
         "SELECT coalesce(sum(n), 0) AS n FROM (SELECT any_value(num_graphics) AS n FROM figures "
         "GROUP BY pmcid, version, figure_position)"
-    )["n"]
-    graphics = totals["pairs"] + found["refused"]
-    return totals["figures"] + found["no_graphic"] + graphics - kept, False
+    )
+    return totals["figures"] + found["no_graphic"] + graphics - kept["n"], False
 
 
 _FUNNEL = """
@@ -466,20 +474,15 @@ def _licences(tables: _Tables, totals: dict[str, int]) -> list[dict[str, Any]]:
         "count(DISTINCT pmcid || '.' || version) AS articles FROM figures "
         "GROUP BY ALL ORDER BY n DESC, label"
     )
-    longest = max((row["n"] for row in rows), default=0)
+    bars = _bars([(row["label"], row["n"]) for row in rows], totals["pairs"])
     groups = []
     for group, about in _GROUPS.items():
         codes = [
-            {
-                "bar": Bar(
-                    r["label"], r["n"], _part(r["n"], totals["pairs"]), _part(r["n"], longest)
-                ),
-                "articles": r["articles"],
-            }
-            for r in rows
-            if r["licence_group"] == group.value
+            {"bar": bar, "articles": row["articles"]}
+            for row, bar in zip(rows, bars, strict=True)
+            if row["licence_group"] == group.value
         ]
-        count = sum(row["n"] for row in rows if row["licence_group"] == group.value)
+        count = sum(code["bar"].count for code in codes)
         share = _part(count, totals["pairs"])
         groups.append(
             {"name": group.value, "about": about, "codes": codes, "count": count, "share": share}
@@ -507,7 +510,8 @@ _SHOWN = [
 def _pair(archive: Archive, shard: str, key: str) -> dict[str, Any]:
     group = shard.rpartition("-")[0]
     path = archive.root / "figures" / group / f"{shard}.parquet"
-    (row,) = pq.read_table(path, columns=_SHOWN, filters=[("key", "=", key)]).to_pylist()
+    table = pq.read_table(path, columns=_SHOWN, filters=[("key", "=", key)])
+    row: dict[str, Any] = table.to_pylist()[0]
     caption = row["caption"]
     clipped = caption if len(caption) <= _CLIPPED else _clipped(caption)
     return row | {
@@ -545,13 +549,16 @@ def _ranking(tables: _Tables, labels: str, limit: int = 15, whole: int | None = 
         f"SELECT label, count(*) AS n, count(*) OVER () AS kinds, sum(count(*)) OVER () AS total "
         f"FROM ({labels}) GROUP BY label ORDER BY n DESC, label NULLS LAST LIMIT {limit}"
     )
-    if not rows:
-        return Ranking([], 0, 0, 0.0)
-    longest, total = rows[0]["n"], int(rows[0]["total"])
-    whole = whole or total
-    bars = [Bar(r["label"], r["n"], _part(r["n"], whole), _part(r["n"], longest)) for r in rows]
+    total = int(rows[0]["total"]) if rows else 0
+    bars = _bars([(row["label"], row["n"]) for row in rows], whole or total)
     rest = total - sum(bar.count for bar in bars)
-    return Ranking(bars, rows[0]["kinds"] - len(bars), rest, _part(rest, whole))
+    num_others = rows[0]["kinds"] - len(rows) if rows else 0
+    return Ranking(bars, num_others, rest, None if whole else _part(rest, total))
+
+
+def _bars(counts: Sequence[tuple[str | None, int]], whole: int) -> list[Bar]:
+    longest = max((n for _, n in counts), default=0)
+    return [Bar(label, n, _part(n, whole), _part(n, longest)) for label, n in counts]
 
 
 def _sizes(tables: _Tables) -> dict[str, Any]:
@@ -729,7 +736,7 @@ def _commands(
 
 
 _WIDTH, _HEIGHT = 460, 220
-_LEFT, _TOP, _BOTTOM = 52, 22, 40
+_LEFT, _TOP, _BOTTOM = 52, 26, 40
 _DECADE = 8
 """Cells of the heat map a decade."""
 
@@ -775,8 +782,8 @@ def _labelled(bins: Sequence[Bin]) -> list[int]:
 
 def _heat_map(counts: Mapping[tuple[int, int], int]) -> Markup:
     """Cells on two logarithmic axes, darker for more. counts   by (width, height) in eighths of a decade"""
-    low = min(min(place) for place in counts)
-    high = max(max(place) for place in counts) + 1
+    low = min(min(place) for place in counts) - 1
+    high = max(low + 12, max(max(place) for place in counts) + 2)
     side = 300
     cell = side / (high - low)
     most = max(counts.values())
@@ -792,7 +799,9 @@ def _heat_map(counts: Mapping[tuple[int, int], int]) -> Markup:
     for (x, y), n in sorted(counts.items()):
         about = f"about {_pixels(x)} × {_pixels(y)} px: {n:,}"
         left, top = _LEFT + (x - low) * cell, _TOP + (high - y - 1) * cell
-        body.append(_rect(left, top, cell, cell, about, 0.15 + 0.85 * math.sqrt(n / most)))
+        body.append(
+            _rect(left, top, cell, cell, about, 0.2 + 0.8 * math.log1p(n) / math.log1p(most))
+        )
     body.append(_text(_LEFT + side / 2, _TOP + side + 34, "width, px", "middle"))
     return _svg(_LEFT + side + 24, _TOP + side + _BOTTOM, "Heat map: widths and heights", body)
 
@@ -802,8 +811,9 @@ def _pixels(index: int) -> str:
 
 
 def _svg(width: float, height: float, about: str, body: Iterable[Markup]) -> Markup:
-    start = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">')
-    return start.format(width, height, about) + Markup("\n").join(body) + Markup("</svg>")
+    shape = " square" if height > 0.8 * width else ""
+    start = Markup('<svg class="chart{}" viewBox="0 0 {} {}" role="img" aria-label="{}">')
+    return start.format(shape, width, height, about) + Markup("\n").join(body) + Markup("</svg>")
 
 
 def _rect(x: float, y: float, width: float, height: float, about: str, ink: float = 1.0) -> Markup:

@@ -47,10 +47,10 @@ def find_sample(archive: Archive, key: str) -> Shown:
 
 def _nearest(archive: Archive, key: str) -> str:
     known: list[str] = []
-    article = key.split("-", 1)[0]
+    of_article: list[str] = []
     for path in tables(archive.root, "figures"):
         keys = pq.read_table(path, columns=["key"])["key"]
-        of_article = keys.filter(pc.starts_with(keys, article)).to_pylist()
-        known += of_article or keys.slice(0, 20).to_pylist()
-    close = difflib.get_close_matches(key, known, n=3, cutoff=0.3) or sorted(known)[:3]
-    return f"; did you mean {', '.join(close)}?" if close else ""
+        of_article += keys.filter(pc.starts_with(keys, f"{key.split('-', 1)[0]}-")).to_pylist()
+        known += keys.slice(0, 20).to_pylist()
+    close = difflib.get_close_matches(key, of_article or known, n=3, cutoff=0.0)
+    return f"; near it are {', '.join(close)}" if close else ""

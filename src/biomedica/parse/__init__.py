@@ -29,6 +29,7 @@ from biomedica.parse.text import (
     has_marks,
     inline_text,
     mark_blocks,
+    mark_cells,
     raw_text,
     runs,
 )
@@ -76,6 +77,7 @@ def parse_article(data: bytes) -> Article:
             element.clear(keep_tail=True)
     abstract, body_text = _read_text(root, meta, found["parts"], citations)
     for aside, section in asides:
+        mark_cells(aside)
         citations.read(runs(aside), section)
     captions = [citations.caption(unit.caption, unit) for unit in units]
     figures = tuple(

@@ -100,7 +100,8 @@ class Citations:
         here = {unit.element: unit.position for unit in self._units}
         previous: etree._Element | None = None
         for xref in xrefs:
-            rids = (xref.get("rid") or "").split()
+            rid = xref.get("rid") or ""
+            rids = rid.split() if " " in rid else [rid]
             if names.isdisjoint(rids):
                 continue
             cited = {position for rid in rids for position in self._targets.get(rid, ())}
@@ -145,14 +146,14 @@ class Citations:
         }
 
     def read(self, runs: Iterable[str], section: str | None) -> list[str]:
-        """Record the mentions in runs of text; return the runs, squeezed, with no marks.
+        """Record the mentions in runs of text; return the runs with no marks.
 
         section   title that holds until a run is one itself
         """
         texts = []
         words = self._words
         for run in runs:
-            text = squeeze(run)
+            text = run
             if TITLE in text:
                 text = section = squeeze(text.replace(TITLE, ""))
             spans: dict[int, list[Span]] = {}
@@ -171,7 +172,7 @@ class Citations:
         """A caption as one text, without marks. unit   record what its caption cites, but itself"""
         texts = []
         for run in marked:
-            text, spans = self._unmark(run) if has_marks(run) else (squeeze(run), {})
+            text, spans = self._unmark(run) if has_marks(run) else (run, {})
             if unit is not None:
                 spans.pop(unit.position, None)
                 self._record(text, None, spans)

@@ -13,7 +13,7 @@ from lxml import etree
 from biomedica.parse.xml import BREAK, OPEN, TITLE, replace_by_text
 
 PARAGRAPHS = frozenset(
-    [
+    (
         "p",
         "title",
         "list-item",
@@ -24,13 +24,11 @@ PARAGRAPHS = frozenset(
         "code",
         "attrib",
         "license-p",
-        "td",
-        "th",
-    ]
+    )
 )
 """Elements that end a run of text."""
 CONTAINERS = frozenset(
-    ["list", "def-list", "disp-quote", "boxed-text", "verse-group", "speech", "statement"]
+    ("list", "def-list", "disp-quote", "boxed-text", "verse-group", "speech", "statement")
 )
 """Elements that may stand inside a paragraph and end the run of text before them."""
 SPACED = frozenset(("disp-formula", "label", "object-id", "break"))
@@ -82,18 +80,24 @@ def mark_blocks(blocks: Iterable[etree._Element]) -> None:
             element.text = BREAK + (element.text or "")
 
 
-def runs(region: etree._Element) -> list[str]:
-    """Runs of text of a region, in order; a section's title starts with the mark `TITLE`.
+def mark_cells(table: etree._Element) -> None:
+    """Make each cell of a table a run of its own."""
+    for cell in table.iter("td", "th"):
+        cell.tail = BREAK + (cell.tail or "")
 
-    A run is a paragraph or a table cell, or the part of a paragraph before, between or after the
-    lists inside it. Blanks are not squeezed yet.
+
+def runs(region: etree._Element) -> list[str]:
+    """Runs of text of a region, in order, squeezed; a section's title starts with the mark `TITLE`.
+
+    A run is a paragraph, or the part of one before, between or after the lists inside it.
     """
-    return [run for run in raw_text(region).split(BREAK) if run and not run.isspace()]
+    text = " ".join(raw_text(region).split())
+    return [run for part in text.split(BREAK) if (run := part.strip(" "))]
 
 
 def block_text(element: etree._Element) -> str:
     """Text of an element with block children, as one line."""
-    return " ".join(squeeze(run) for run in runs(element))
+    return " ".join(runs(element))
 
 
 def cut(element: etree._Element) -> None:

@@ -28,7 +28,8 @@ class SourceSettings:
     """How articles are fetched."""
 
     endpoint: str | None = None
-    """Address of another S3 service that holds the bucket; None for Amazon's."""
+    """Address of another S3 service that holds the bucket; else `AWS_ENDPOINT_URL_S3` of the environment,
+    else Amazon's."""
     region: str = "us-east-1"
     connections: int = 16
     """Requests in flight, in each worker process."""
@@ -91,7 +92,8 @@ def open_store(uri: str, settings: SourceSettings) -> Store:
     """A store by its address: `s3://bucket`, `https://host[/bucket]`, a folder."""
     parts = urlsplit(uri)
     if parts.scheme == "s3":
-        return ObjectStore(uri, parts.netloc, parts.path.strip("/"), settings.endpoint, settings)
+        endpoint = settings.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3")
+        return ObjectStore(uri, parts.netloc, parts.path.strip("/"), endpoint, settings)
     if parts.scheme in ("http", "https"):
         return _from_address(uri, settings)
     if parts.scheme not in ("", "file"):
