@@ -14,6 +14,7 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -267,19 +268,29 @@ def run_build(
     *changes: str,
     engine: str = "local",
     workers: int = 2,
-    seconds: float = 300,
+    seconds: float = 120,
     **environment: str,
 ) -> BuildReport:
-    """Build in a process of its own, with some variables of the environment changed."""
-    ended = subprocess.run(
+    """Build in a process of its own, with some variables of the environment changed.
+
+    seconds   after which it is killed with all its workers; its code is -9 then
+    """
+    process = subprocess.Popen(
         build_command(source, archive, *changes, engine=engine, workers=workers),
         env=os.environ | environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=seconds,
+        start_new_session=True,
     )
-    report = json.loads(ended.stdout) if ended.returncode == 0 else {"peak_mb": 0.0}
-    return BuildReport(ended.returncode, ended.stderr, report["peak_mb"])
+    try:
+        output, error = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return BuildReport(-signal.SIGKILL, f"still running after {seconds} seconds", 0.0)
+    peak = json.loads(output)["peak_mb"] if process.returncode == 0 else 0.0
+    return BuildReport(process.returncode, error, peak)
 
 
 def archive_bytes(archive: Path) -> dict[str, bytes]:

@@ -249,11 +249,14 @@ _HOP = frozenset({"connection", "content-length", "transfer-encoding", "keep-ali
 
 
 def _key(path: str) -> str:
-    """The key that a path-style request names, or `?prefix=...` where it lists."""
+    """The key that a path-style request names, or `?prefix=...` where it lists (with `&start-after=...`)."""
     parts = urlsplit(path)
     query = parse_qs(parts.query, keep_blank_values=True)
     if "list-type" in query:
-        return f"?prefix={query.get('prefix', [''])[0]}"
+        start = query.get("start-after", [""])[0]
+        return f"?prefix={query.get('prefix', [''])[0]}" + (
+            f"&start-after={start}" if start else ""
+        )
     return unquote(parts.path.lstrip("/").partition("/")[2])
 
 

@@ -20,7 +20,7 @@ from biomedica import enrich, plan
 from biomedica.archive import Archive, Done
 from biomedica.errors import ArchiveError
 from biomedica.shards import (
-    FIGURES,
+    OFFSETS,
     ShardWriter,
     WrittenFile,
     json_member,
@@ -28,8 +28,6 @@ from biomedica.shards import (
     write_arrow,
     write_file,
 )
-
-_OFFSETS = frozenset(FIGURES.names[1:10])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +82,13 @@ def _compact_shard(archive: Archive, done: Done) -> tuple[int, int]:
     """(samples dropped, bytes of the new files) of one shard."""
     withdrawn = {key for key, shard in archive.withdrawn() if shard == done.task}
     live = _live_articles(archive, done.task)
-    dropped = 0
+    dropped = source_bytes = 0
     with ShardWriter(archive.root, done.group, done.task) as writer:
         for row, members in read_members(archive.root, done.group, done.task):
             if row["key"] in withdrawn:
                 dropped += 1
                 continue
+            source_bytes += row["source_bytes"]
             writer.add_members(row, *members)
         for row in _rows(archive.root / "articles" / done.group / f"{done.task}.parquet"):
             if (row["pmcid"], row["version"]) in live:
@@ -106,7 +105,7 @@ def _compact_shard(archive: Archive, done: Done) -> tuple[int, int]:
     new = replace(
         done,
         inputs=digests.get(done.task, ""),
-        counts=done.counts | writer.counts(),
+        counts=writer.counts() | {"source_bytes": source_bytes},
         rejects=dict(sorted(reasons.items())),
         outputs=tuple(outputs),
     )
@@ -145,7 +144,7 @@ def read_members(
                     os.pread(tar.fileno(), row[f"{part}_size"], row[f"{part}_offset"])
                     for part in ("jpg", "txt", "json")
                 )
-                facts = {name: value for name, value in row.items() if name not in _OFFSETS}
+                facts = {name: value for name, value in row.items() if name not in OFFSETS}
                 terms = list(mesh.get(row["pmid"], row["mesh_terms"]))
                 if terms != row["mesh_terms"]:
                     facts["mesh_terms"] = terms
@@ -178,7 +177,7 @@ def recover(archive: Archive) -> None:
         archive.write_done(done)
     rows = plan.read_plan(archive.plan_path)
     keeps = pc.or_(pc.not_equal(rows["task"], done.task), rows["is_live"])
-    plan.write_plan(archive.plan_path, rows.filter(keeps))
+    plan.write_plan(archive.plan_path, rows.filter(keeps), rows.slice(0, 0))
     tombstones = archive.tombstones()
     left = tombstones.filter(pc.not_equal(tombstones["shard"], done.task))
     if archive.tombstones_path.exists():

@@ -21,9 +21,8 @@ from PIL import Image
 from biomedica import plan
 from biomedica.archive import Archive, Done
 from biomedica.errors import ArchiveError
-from biomedica.shards import FIGURES, file_digest, json_member, tables, tar_members
+from biomedica.shards import FIGURES, OFFSETS, file_digest, json_member, tables, tar_members
 
-_OFFSETS = frozenset(FIGURES.names[1:10])
 _PARTS = ("jpg", "txt", "json")
 
 
@@ -138,7 +137,7 @@ def _content_findings(
     file: int, where: str, row: dict[str, Any], decode: bool
 ) -> Iterator[Finding]:
     jpg, txt, meta = (os.pread(file, row[f"{p}_size"], row[f"{p}_offset"]) for p in _PARTS)
-    facts = {name: value for name, value in row.items() if name not in _OFFSETS}
+    facts = {name: value for name, value in row.items() if name not in OFFSETS}
     if hashlib.sha256(jpg).hexdigest() != row["sha256"]:
         yield Finding(where, f"{row['key']}: the picture's SHA-256 differs from its row")
     if txt.decode(errors="replace") != row["caption"] or not row["caption"].strip():

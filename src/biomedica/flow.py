@@ -140,7 +140,9 @@ def prepare(
         _withdraw(archive, changes, snapshot)
         first = plan.next_numbers(sorted(done))
         new = plan.assign(to_assign, settings.shards, first)
-        plan.write_plan(archive.plan_path, pa.concat_tables([stays, new]))
+        plan.write_plan(archive.plan_path, stays, new)
+        del new
+    del articles, to_assign, old, stays
     current = plan.read_plan(archive.plan_path)
     job = replace(job, inputs=plan.task_digests(current))
     done = _valid_done(archive, current, job)
@@ -351,7 +353,7 @@ def build(
 
 
 def _sum_up(archive: Archive, tasks: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
-    """(counts, rejects by reason) of the finished ones of these tasks."""
+    """(counts, rejects by reason) of what is live in the finished ones of these tasks."""
     counts: Counter[str] = Counter(pairs=0, articles=0)
     reasons: Counter[str] = Counter()
     wanted = set(tasks)
@@ -359,7 +361,27 @@ def _sum_up(archive: Archive, tasks: Iterable[str]) -> tuple[Counter[str], Count
         if task in wanted:
             counts.update(done.counts)
             reasons.update(done.rejects)
+    counts["pairs"] -= archive.tombstones().num_rows
+    table = plan.read_plan(archive.plan_path)
+    withdrawn = table.filter(pc.invert(table["is_live"]))
+    by_task: dict[str, set[tuple[str, int]]] = {}
+    names = ("task", "number", "version")
+    for task, number, version in zip(*(withdrawn[n].to_pylist() for n in names), strict=True):
+        by_task.setdefault(task, set()).add((f"PMC{number}", version))
+    for task, gone in by_task.items():
+        group = task.rpartition("-")[0]
+        articles = _articles_in(archive.root / "articles" / group / f"{task}.parquet")
+        counts["articles"] -= sum(article in gone for article in articles)
+        path = archive.root / "rejects" / f"{task}.parquet"
+        of_gone = zip(_articles_in(path), pq.read_table(path)["reason"].to_pylist(), strict=True)
+        reasons -= Counter(reason for article, reason in of_gone if article in gone)
+    counts["rejects"] = sum(reasons.values())
     return counts, reasons
+
+
+def _articles_in(path: Path) -> list[tuple[str, int]]:
+    table = pq.read_table(path, columns=["pmcid", "version"])
+    return list(zip(table["pmcid"].to_pylist(), table["version"].to_pylist(), strict=True))
 
 
 def _remove_leftovers(archive: Archive) -> None:

@@ -222,10 +222,13 @@ def next_numbers(tasks: Sequence[str]) -> dict[str, int]:
     return numbers
 
 
-def write_plan(path: Path, plan: pa.Table) -> None:
-    """Replace the plan, sorted by task."""
-    order = [("task", "ascending"), ("number", "ascending"), ("version", "ascending")]
-    write_arrow(path, plan.sort_by(order), rows_in_group=10_000)
+def write_plan(path: Path, stays: pa.Table, new: pa.Table) -> None:
+    """Replace the plan by rows that stay and rows that are new, sorted by task and article."""
+    plan = new
+    if stays.num_rows:
+        order = [("task", "ascending"), ("number", "ascending"), ("version", "ascending")]
+        plan = pa.concat_tables([stays, new]).sort_by(order)
+    write_arrow(path, plan, rows_in_group=10_000)
 
 
 def read_plan(path: Path) -> pa.Table:

@@ -82,7 +82,6 @@ class Reason(StrEnum):
     CRASHED = "crashed"
     TIMED_OUT = "timed_out"
     PUBMED_MISSING = "pubmed_missing"
-    PUBMED_BAD = "pubmed_bad"
 
 
 RETRIABLE = frozenset({Reason.FETCH_FAILED, Reason.DIGEST_MISMATCH, Reason.METADATA_MISSING})

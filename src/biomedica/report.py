@@ -69,7 +69,6 @@ EXPLANATIONS: Mapping[Reason, str] = {
     Reason.CRASHED: "The process that read it died, more than once; the rest was built without it.",
     Reason.TIMED_OUT: "Reading it took longer than the limit; the rest was built without it.",
     Reason.PUBMED_MISSING: "PubMed has no record for the article's PMID; the article is kept.",
-    Reason.PUBMED_BAD: "PubMed's record cannot be read; the article is kept.",
 }
 """What each reason means, in plain words."""
 
@@ -731,7 +730,10 @@ def _commands(
     return [
         (f"biomedica show {root} {key}", "one pair: picture, caption, mentions and all its facts"),
         (f"biomedica doctor {root}", "whether every file is there and as it was written"),
-        (f"biomedica build {source} {root}", "go on where a build stopped, or take up what is new"),
+        (
+            f"biomedica build {source} {root}",
+            "go on where a build stopped, or take up what is new; with the options of the first build",
+        ),
     ]
 
 
@@ -862,5 +864,5 @@ def _size(count: float) -> str:
 def _time(seconds: float) -> str:
     """Seconds, minutes or hours."""
     if seconds < 120:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -111,6 +111,18 @@ _PICTURE_FACTS = [
     _field("phash", pa.uint64(), "64-bit perceptual hash", False),
 ]
 FIGURES = pa.schema(_OFFSETS + _ARTICLE_FACTS + _FIGURE_FACTS + _PICTURE_FACTS)
+OFFSETS = frozenset(field.name for field in _OFFSETS[1:])
+"""Columns that say where a sample's bytes are; its JSON member holds all the others."""
+_TEXT_IN_JSON = ("published", "phash")
+JSON = pa.schema(
+    [
+        field.with_type(_TEXT) if field.name in _TEXT_IN_JSON else field
+        for field in FIGURES
+        if field.name not in OFFSETS
+    ]
+)
+"""The JSON members. Readers that guess a schema from a few samples break on columns that are null in
+those (`datasets` does): give them this one, `datasets.Features.from_arrow_schema(shards.JSON)`."""
 
 _AUTHOR = pa.struct([("name", _TEXT), ("orcid", _TEXT), ("affiliations", pa.list_(pa.int32()))])
 _FUNDING = pa.struct([("source", _TEXT), ("award_ids", _TEXTS)])

@@ -1,0 +1,54 @@
+# `make tour` and `make check` set up all they need on a fresh machine: Python 3.11 and this folder.
+# Exact versions stand in constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SHARED_CORPUS ?= ../shared/corpus
+export PYTHONWARNINGS ?=
+
+.PHONY: tour check fast setup setup-dev golden docs bench accuracy clean
+
+tour: .venv/core.stamp  ## the whole way in a minute, offline
+	$(BIN)/biomedica tour tour
+
+check: .venv/dev.stamp  ## format, lint, types, tests, docs: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n 2 -m "not slow and not clients"
+	$(BIN)/pytest -q -m "slow or clients"
+
+fast: .venv/dev.stamp  ## the tests that take about a minute
+	$(BIN)/pytest -q -n 2 -m "not slow and not clients and not corpus"
+
+setup: .venv/core.stamp  ## what is needed to use the program
+
+setup-dev: .venv/dev.stamp  ## and what is needed to work on it
+
+.venv/core.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) setuptools
+	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+.venv/dev.stamp: .venv/core.stamp
+	$(PIP) torch torchvision
+	$(PIP) --no-build-isolation --editable '.[dev,clients]'
+	touch $@
+
+golden: .venv/dev.stamp  ## rewrite what the parser's cases expect; review the difference as code
+	$(BIN)/python tools/rewrite_golden.py
+
+docs: .venv/dev.stamp  ## pages that are made from the code
+	$(BIN)/python tools/make_docs.py
+
+.venv/peer/stamp:
+	$(PYTHON) -m venv .venv/peer
+	.venv/peer/bin/python -m pip install --quiet --disable-pip-version-check pubmed_parser==0.5.1
+	touch $@
+
+bench: .venv/dev.stamp .venv/peer/stamp  ## measure; writes docs/benchmarks.md and docs/accuracy.md
+	$(BIN)/python bench/run.py $(SHARED_CORPUS)/bucket --peer-python .venv/peer/bin/python
+
+clean:  ## remove what make made
+	rm -rf .venv tour

@@ -1,0 +1,148 @@
+"""Write the pages that are made from the code: commands, settings, formats.
+
+    python tools/make_docs.py [--check]
+
+`--check` writes nothing and exits with 1 when a page is stale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from biomedica import archive, catalog, config, enrich, plan, shards
+from biomedica.records import Reason
+
+DOCS = Path(__file__).parent.parent / "docs"
+MADE = "<!-- made by `make docs` from the code; change it there -->\n"
+COMMANDS = (
+    "tour",
+    "catalog",
+    "enrich",
+    "plan",
+    "build",
+    "compact",
+    "report",
+    "doctor",
+    "show",
+    "settings",
+)
+REASONS = {
+    Reason.METADATA_MISSING: "the inventory lists the article, its metadata is not there",
+    Reason.METADATA_BAD: "the metadata is no JSON, or not of this article, or names files elsewhere",
+    Reason.KEY_UNKNOWN: "the inventory lists a key that is no article's metadata",
+    Reason.NO_PMCID: "neither the XML nor the file's name states a PMC id",
+    Reason.DUPLICATE_ARTICLE: "the same article version stands twice in a folder",
+    Reason.UNSAFE_PATH: "a name or a link that leaves the source",
+    Reason.PACKAGE_BAD: "a `.tar.gz` that is damaged or holds no article",
+    Reason.XML_MISSING: "the source has no XML of the article",
+    Reason.XML_BAD: "not XML, even with recovery",
+    Reason.XML_TOO_LARGE: "larger than `source.max_xml_mb`",
+    Reason.NOT_AN_ARTICLE: "XML, but not one JATS article",
+    Reason.NO_GRAPHIC: "a figure without a picture: a video, or a translation's empty copy",
+    Reason.NO_CAPTION: "a picture without a caption of its own or of its group",
+    Reason.MEDIA_MISSING: "the XML names a file that the source does not hold (its licence forbids it, mostly)",
+    Reason.MEDIA_TOO_LARGE: "larger than `source.max_media_mb`",
+    Reason.FETCH_FAILED: "the source failed at every try; `build --retry-failed` tries again",
+    Reason.DIGEST_MISMATCH: "the bytes are not those of the stated MD5, at every try",
+    Reason.FORMAT_REFUSED: "not JPEG, PNG, GIF, TIFF, WebP or BMP, by name or by content",
+    Reason.IMAGE_BAD: "the picture does not decode",
+    Reason.TOO_SMALL: "a side shorter than `images.min_side`",
+    Reason.TOO_MANY_PIXELS: "more than `images.max_pixels`, or a side longer than JPEG allows",
+    Reason.TOO_MANY_FRAMES: "more than `images.max_frames`",
+    Reason.MEMORY: "decoding needs more than `run.memory_mb`",
+    Reason.CRASHED: "it killed the worker process twice",
+    Reason.TIMED_OUT: "it took longer than `run.item_seconds`, twice",
+    Reason.PUBMED_MISSING: "PubMed's answer holds no record of the PMID",
+}
+
+
+def cli_page() -> str:
+    """`--help` of every command."""
+    parts = [f"# Commands\n\n{MADE}"]
+    for words in ([], *([command] for command in COMMANDS)):
+        text = subprocess.run(
+            [sys.executable, "-m", "biomedica", *words, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"COLUMNS": "100", "PATH": "/usr/bin", "TERM": "dumb"},
+        ).stdout
+        lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
+        parts.append(f"## {' '.join(['biomedica', *words])}\n\n```text\n{lines}\n```\n")
+    return "\n".join(parts)
+
+
+def settings_page() -> str:
+    """A table for each settings class."""
+    parts = [
+        f"# Settings\n\n{MADE}",
+        "One TOML file (`--config FILE`) or `--set table.name=value`. `biomedica settings` prints a "
+        "file with all of them. An unknown name is an error with a suggestion.\n",
+    ]
+    values = config.Settings()
+    for table in dataclasses.fields(values):
+        group = getattr(values, table.name)
+        about = config.setting_docs(type(group))
+        parts.append(f"## [{table.name}]\n\n{type(group).__doc__}\n")
+        parts.append("| name | default | meaning |\n|---|---|---|")
+        for each in dataclasses.fields(group):
+            text = " ".join(about[each.name].split())
+            parts.append(f"| `{each.name}` | `{getattr(group, each.name)}` | {text} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def table_of(schema: pa.Schema) -> str:
+    """Columns of a schema with type and meaning."""
+    rows = ["| column | type | null | meaning |", "|---|---|---|---|"]
+    for each in schema:
+        kind = str(each.type).replace("element: ", "").replace("|", "\\|")
+        about = (each.metadata or {}).get(b"about", b"").decode()
+        rows.append(f"| `{each.name}` | `{kind}` | {'yes' if each.nullable else 'no'} | {about} |")
+    return "\n".join(rows)
+
+
+def formats_page() -> str:
+    """Every table of an archive, and the closed list of reasons."""
+    tables = {
+        "figures/GROUP/SHARD.parquet": (shards.FIGURES, "One row a sample, in the order of the tar."),
+        "articles/GROUP/SHARD.parquet": (shards.ARTICLES, "One row an article, with its full text, once."),
+        "rejects/*.parquet": (shards.REJECTS, "Every input that did not become output."),
+        "catalog/part-NNNNN.parquet": (catalog.CATALOG, "One row an article version of the source."),
+        "plan.parquet": (plan.PLAN, "One row an article: the shard that it goes to."),
+        "pubmed/part-NNNNN.parquet": (enrich.PUBMED, "One row a PubMed record (`biomedica enrich`)."),
+        "tombstones.parquet": (archive.TOMBSTONES, "Samples that no reader gives any more."),
+        "changelog.parquet": (archive.CHANGELOG, "What changed in the source, and what it did."),
+    }
+    intro = (Path(__file__).parent / "formats_intro.md").read_text()
+    parts = [f"# Formats\n\n{MADE}", intro]
+    for name, (schema, about) in tables.items():
+        parts.append(f"## {name}\n\n{about}\n\n{table_of(schema)}\n")
+    reasons = "\n".join(f"| `{reason.value}` | {REASONS[reason]} |" for reason in Reason)
+    parts.append(f"## Reasons of rejects\n\n| reason | meaning |\n|---|---|\n{reasons}\n")
+    return "\n".join(parts)
+
+
+PAGES = {"cli.md": cli_page, "settings.md": settings_page, "formats.md": formats_page}
+
+
+def main() -> None:
+    stale = []
+    for name, make in PAGES.items():
+        text = make()
+        path = DOCS / name
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text)
+    if stale and "--check" in sys.argv:
+        sys.exit(f"stale: {', '.join(stale)}; run `make docs`")
+
+
+if __name__ == "__main__":
+    main()
