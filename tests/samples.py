@@ -289,7 +289,7 @@ def run_build(
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return BuildReport(-signal.SIGKILL, f"still running after {seconds} seconds", 0.0)
-    peak = json.loads(output)["peak_mb"] if process.returncode == 0 else 0.0
+    peak = json.loads(output.splitlines()[-1])["peak_mb"] if process.returncode == 0 else 0.0
     return BuildReport(process.returncode, error, peak)
 
 
@@ -326,7 +326,7 @@ def main(words: Sequence[str]) -> None:
         workers=int(workers),
     )
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({"peak_mb": peak}))
+    sys.stdout.write(f"\n{json.dumps({'peak_mb': peak})}\n")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -207,43 +205,61 @@ def check_whole(archive: Path) -> None:
             assert (archive / output.path).stat().st_size == output.size
 
 
-def build_seconds(bucket: Path, archive: Path) -> float:
-    started = time.monotonic()
-    process = start(build_command(bucket, archive, SMALL_SHARDS))
-    assert process.wait() == 0
-    return time.monotonic() - started
+def num_entries(archive: Path) -> int:
+    """Files and folders, temporary ones too: it grows with what a build has done."""
+    count = 0
+    for _, folders, files in os.walk(archive):
+        count += len(folders) + len(files)
+    return count
+
+
+def kill_when(process: subprocess.Popen[bytes], archive: Path, entries: int, wait: float) -> bool:
+    """Kill a build some seconds after its archive has grown so far. False: it ended before."""
+    while process.poll() is None:
+        if num_entries(archive) >= entries:
+            time.sleep(wait)
+            if process.poll() is not None:
+                break
+            kill_group(process)
+            return True
+        time.sleep(0.001)
+    assert process.returncode == 0
+    return False
 
 
 def kill_and_resume(
-    bucket: Path, archive: Path, moments: Sequence[float], expected: Mapping[str, bytes]
+    bucket: Path,
+    archive: Path,
+    moments: Sequence[tuple[int, float]],
+    expected: Mapping[str, bytes],
 ) -> int:
-    """Kill a build at each moment (seconds after its start), then let it end.
+    """Kill a build again and again, then let it end.
 
-    Returns how many of the kills found a build that was under way.
+    moments   for each kill: entries that the archive must have grown by, seconds to wait after that
+    returns   how many of the kills found a build that was under way
     """
     finished: dict[str, tuple[int, bytes]] = {}
     num_killed = 0
-    for moment in moments:
+    for more, wait in moments:
         process = start(build_command(bucket, archive, SMALL_SHARDS))
-        try:
-            process.wait(moment)
-        except subprocess.TimeoutExpired:
-            num_killed += 1
-            kill_group(process)
+        num_killed += kill_when(process, archive, num_entries(archive) + more, wait)
         if archive.exists():
             check_whole(archive)
-        for name, state in finished.items():
-            assert done_state(archive / "done" / name) == state, f"{name} was written again"
+        check_untouched(archive, finished)
         for path in sorted((archive / "done").glob("[!.]*.json")):
             finished[path.name] = done_state(path)
     assert start(build_command(bucket, archive, SMALL_SHARDS)).wait() == 0
-    for name, state in finished.items():
-        assert done_state(archive / "done" / name) == state, f"{name} was written again"
+    check_untouched(archive, finished)
     check_whole(archive)
     assert_same(archive, expected)
-    left = [path for path in sorted(archive.rglob("*")) if is_temporary(path)]
-    assert [path.name for path in left if path.name != ".lock"] == []
+    left = [path.name for path in sorted(archive.rglob("*")) if is_temporary(path)]
+    assert left == [".lock"]
     return num_killed
+
+
+def check_untouched(archive: Path, finished: Mapping[str, tuple[int, bytes]]) -> None:
+    for name, state in finished.items():
+        assert done_state(archive / "done" / name) == state, f"{name} was written again"
 
 
 def done_state(path: Path) -> tuple[int, bytes]:
@@ -253,9 +269,8 @@ def done_state(path: Path) -> tuple[int, bytes]:
 def test_killed_a_few_times_and_resumed(
     bucket: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
-    whole = build_seconds(bucket, tmp_path / "measured")
-    moments = [whole * share for share in (0.5, 0.75, 0.9)]
-    assert kill_and_resume(bucket, tmp_path / "archive", moments, expected) >= 1
+    moments = [(4, 0.0), (12, 0.0), (3, 0.01)]
+    assert kill_and_resume(bucket, tmp_path / "archive", moments, expected) >= 2
 
 
 @pytest.mark.slow
@@ -264,9 +279,8 @@ def test_killed_ten_times_and_resumed(
     bucket: Path, tmp_path: Path, expected: dict[str, bytes], seed: int
 ) -> None:
     """The same archive is killed again and again; each time it goes on from what stands."""
-    whole = build_seconds(bucket, tmp_path / "measured")
     rng = random.Random(seed)
-    moments = [whole * rng.uniform(0.3, 1.0) for _ in range(10)]
+    moments = [(rng.randint(1, 6), rng.choice([0.0, rng.uniform(0, 0.03)])) for _ in range(10)]
     assert kill_and_resume(bucket, tmp_path / "archive", moments, expected) >= 3
 
 
@@ -275,11 +289,11 @@ def test_killed_once_at_many_moments(
     bucket: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
     """A new archive for each moment, evenly over the whole build."""
-    whole = build_seconds(bucket, tmp_path / "measured")
+    rng = random.Random(0)
     num_killed = 0
-    for moment in np.linspace(0.3 * whole, whole, 10).tolist():
-        num_killed += kill_and_resume(bucket, tmp_path / "archive", [moment], expected)
-        shutil.rmtree(tmp_path / "archive")
+    for more in range(2, 44, 4):
+        archive = tmp_path / f"archive-{more}"
+        num_killed += kill_and_resume(bucket, archive, [(more, rng.uniform(0, 0.01))], expected)
     assert num_killed >= 5
 
 

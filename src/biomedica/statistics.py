@@ -118,6 +118,7 @@ class Tables:
     def close(self) -> None:
         self._db.close()
 
+
 _TASK = pa.schema([("task", pa.string())])
 _VIEWS = """
 CREATE VIEW live AS SELECT task, 'PMC' || number AS pmcid, version FROM plan WHERE is_live;
@@ -149,6 +150,11 @@ def totals(tables: Tables) -> dict[str, int]:
         "shards": len(tars),
         "bytes": sum(file.size for file in tars),
     }
+
+
+def num_withdrawn(tables: Tables) -> int:
+    """Samples that tombstones withdraw."""
+    return int(tables.row("SELECT count(*) AS n FROM tombstones")["n"])
 
 
 def funnel(tables: Tables) -> Funnel:
