@@ -24,10 +24,10 @@ from biomedica.parse.mentions import Citations, section_of
 from biomedica.parse.text import (
     CONTAINERS,
     PARAGRAPHS,
+    SECTIONS,
     SPACED,
     cut,
     has_marks,
-    inline_text,
     mark_blocks,
     mark_cells,
     raw_text,
@@ -40,7 +40,7 @@ __all__ = ["NotAnArticleError", "parse_article"]
 
 _ROLES = {
     **dict.fromkeys(FLOATS, "floats"),
-    **dict.fromkeys(PARAGRAPHS | CONTAINERS | SPACED, "blocks"),
+    **dict.fromkeys(PARAGRAPHS | CONTAINERS | SECTIONS | SPACED, "blocks"),
     f"{MATHML}math": "formulas",
     "tex-math": "formulas",
     "xref": "xrefs",
@@ -50,7 +50,7 @@ _ROLES = {
     "pub-id": "pub_ids",
 }
 """Elements that some step wants, by the list that it finds them in."""
-_LABELS = frozenset(("label", "object-id"))
+_LABELS = frozenset(("label", "object-id", "institution-id"))
 _ASIDES = frozenset(("table-wrap", "supplementary-material", "media"))
 
 
@@ -76,7 +76,10 @@ def parse_article(data: bytes) -> Article:
         if element.tag in _LABELS:
             element.clear(keep_tail=True)
     abstract, body_text = _read_text(root, meta, found["parts"], citations)
+    pictured = {unit.element for unit in units}
     for aside, section in asides:
+        for caption in list(aside.iterchildren("caption")) if aside in pictured else []:
+            cut(caption)  # it was read as the figure's own
         mark_cells(aside)
         citations.read(runs(aside), section)
     captions = [citations.caption(unit.caption, unit) for unit in units]
@@ -102,7 +105,7 @@ def _cut_floats(floats: list[etree._Element]) -> list[tuple[etree._Element, str 
     each with the section that it stood in."""
     asides = []
     for element in reversed(floats):
-        if element.tag == "graphic":
+        if element.tag == "graphic" and element.find("caption") is None:
             continue
         if element.tag in _ASIDES and has_marks(raw_text(element)):
             asides.append((element, section_of(element)))
@@ -119,6 +122,8 @@ def _read_text(
     """Abstract and body as text; the mentions in all running text are recorded on the way."""
     abstracts = []
     for element in meta.iterchildren("abstract"):
+        if (heading := element.find("title")) is not None:
+            cut(heading)
         text = "\n".join(citations.read(runs(element), "Abstract"))
         abstracts.append((element.get("abstract-type") is not None, text))
     body = root.find("body")
@@ -171,16 +176,15 @@ def _article(
     licence_url, licence_text = facts.read_licence(meta)
     journal = root.find("front/journal-meta")
     journal = etree.Element("journal-meta") if journal is None else journal
-    title = meta.find("title-group/article-title")
     return Article(
         pmcid=ids.pmcid,
         pmid=ids.pmid,
         doi=ids.doi,
-        title=inline_text(title),
+        title=facts.read_title(meta),
         journal=next(iter(facts.texts(journal.iter("journal-title"))), None),
         article_type=root.get("article-type"),
         published=facts.read_published(meta),
-        keywords=facts.read_keywords(meta),
+        keywords=facts.read_keywords(meta, root.get(facts.XML_LANG)),
         subjects=facts.texts(meta.iterfind("article-categories//subject")),
         publisher=next(iter(facts.texts(journal.iter("publisher-name"))), None),
         issn=facts.texts(journal.iter("issn")),

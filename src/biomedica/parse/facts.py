@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
 from lxml import etree
 
 from biomedica.parse.figures import XLINK_HREF
-from biomedica.parse.text import block_text, inline_text, raw_text, squeeze
-from biomedica.parse.xml import BREAK
+from biomedica.parse.text import block_text, inline_text, raw_text, squeeze, unmarked
+from biomedica.parse.xml import replace_by_text
 from biomedica.records import Author, Funding, Reference, RelatedArticle
 
+XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 LICENSE_REF = "{http://www.niso.org/schemas/ali/1.0/}license_ref"
 
 _NOT_PUBLIC = ("hwp", "nihms", "archival", "received", "accepted", "rev-", "submitted", "update")
@@ -40,7 +41,8 @@ _MONTHS = {
 }
 CITATIONS = frozenset(("mixed-citation", "element-citation", "citation", "nlm-citation", "note"))
 _TEXTS = etree.XPath("descendant::text()", smart_strings=False)
-_PMCID = re.compile(r"(?:PMC)?(\d+)(?:\.\d+)?$", re.IGNORECASE)
+_PMCID = re.compile(r"(?:PMC)?(\d{1,12})(?:\.\d+)?$", re.IGNORECASE)
+_PMID = re.compile(r"\d{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,35 +63,73 @@ def read_ids(meta: etree._Element) -> Ids:
     pmid = found.get("pmid", "")
     return Ids(
         pmcid=f"PMC{int(pmcid.group(1))}" if pmcid else None,
-        pmid=int(pmid) if pmid.isdecimal() else None,
+        pmid=int(pmid) if _PMID.fullmatch(pmid) else None,
         doi=found.get("doi") or None,
     )
 
 
+def read_title(meta: etree._Element) -> str | None:
+    """The article's title, without its footnotes and their marks."""
+    title = meta.find("title-group/article-title")
+    if title is None:
+        return None
+    for element in list(title.iter("fn", "xref")):
+        if element.tag == "fn" or element.get("ref-type") in ("fn", "author-notes"):
+            replace_by_text(element, "")
+    return inline_text(title)
+
+
 def read_published(meta: etree._Element) -> date | None:
-    """Earliest public date that states a year; a missing month or day counts as the first."""
-    found = []
-    for element in meta.iterchildren("pub-date"):
-        kind = f"{element.get('pub-type')} {element.get('date-type')}"
-        if not any(word in kind for word in _NOT_PUBLIC) and (day := _date(element)):
-            found.append(day)
-    release = [
-        d for d in meta.iterfind("pub-history/event/date") if "pmc" in str(d.get("date-type"))
+    """Earliest public date that states a year; a missing month or day counts as the first.
+
+    A date without a day (the year of a volume, say) gives way to one that lies in it and has one.
+    """
+    found = [
+        day
+        for element in meta.iterchildren("pub-date")
+        if not any(
+            w in f"{element.get('pub-type')} {element.get('date-type')}" for w in _NOT_PUBLIC
+        )
+        and (day := _date(element))
     ]
-    return min(found, default=None) or next(filter(None, map(_date, release)), None)
+    if not found:
+        events = meta.iterfind("pub-history/event")
+        found = [
+            day
+            for event in events
+            if "pmc" in str(event.get("event-type")) and (day := _date(event.find("date")))
+        ]
+    finest = [d for d in found if not any(_is_finer(other, d) for other in found)]
+    return min((date(y, m or 1, d or 1) for y, m, d in finest), default=None)
 
 
-def _date(element: etree._Element) -> date | None:
+_Day = tuple[int, int, int]
+"""Year, month, day; 0 for what is not stated."""
+
+
+def _is_finer(one: _Day, other: _Day) -> bool:
+    """Whether one date lies in the other and states more."""
+    stated = sum(1 for part in other if part)
+    return one[:stated] == other[:stated] and sum(1 for part in one if part) > stated
+
+
+def _date(element: etree._Element | None) -> _Day | None:
+    if element is None:
+        return None
     year, month, day = (
         (element.findtext(name) or "").strip().lower() for name in ("year", "month", "day")
     )
-    if not re.fullmatch(r"\d{4}", year):
+    month = month or (element.findtext("season") or "").strip().lower()
+    if not re.fullmatch(r"[1-9]\d{3}", year):
         return None
-    number = int(month) if month.isdecimal() else _MONTHS.get(month[:3], 1)
+    number = int(month) if re.fullmatch(r"\d{1,2}", month) else _MONTHS.get(month[:3], 0)
+    number = number if number <= 12 else 0
+    of_month = int(day) if number and re.fullmatch(r"\d{1,2}", day) else 0
     try:
-        return date(int(year), number, int(day) if day.isdecimal() else 1)
+        date(int(year), number or 1, of_month or 1)
     except ValueError:
-        return date(int(year), 1, 1) if int(year) else None
+        of_month = 0
+    return int(year), number, of_month
 
 
 def texts(elements: Iterable[etree._Element]) -> tuple[str, ...]:
@@ -97,27 +137,38 @@ def texts(elements: Iterable[etree._Element]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for e in elements if (text := inline_text(e))))
 
 
-def read_keywords(meta: etree._Element) -> tuple[str, ...]:
+def read_keywords(meta: etree._Element, language: str | None) -> tuple[str, ...]:
     """Keywords of all groups that are in the article's language."""
-    return texts(meta.iterfind("kwd-group//kwd"))
+    groups = meta.iterchildren("kwd-group")
+    own = [g for g in groups if language is None or g.get(XML_LANG, language) == language]
+    return texts(keyword for group in own for keyword in group.iter("kwd"))
 
 
 def read_affiliations(meta: etree._Element) -> dict[etree._Element, str]:
-    """Text of each affiliation, its label left out, in document order."""
+    """Text of each affiliation, in document order, without its label; a comma between parts that the
+    publisher sets side by side."""
     found = {}
     for element in meta.iter("aff"):
-        parts = [t for e in element.iter() if e.tag not in ("label", "sup") for t in _own_text(e)]
-        if text := squeeze("".join(parts)).strip(" ,;"):
+        for other in list(element.iter("label", "sup", "institution-id", "fn")):
+            replace_by_text(other, "")
+        for part in element.iter(*_AFFILIATION_PARTS):
+            following = part.getnext()
+            if following is not None and not (part.tail or "").strip():
+                part.tail = ", "
+        if text := squeeze(unmarked(raw_text(element))).strip(" ,;"):
             found[element] = text
     return found
 
 
-def _own_text(element: etree._Element) -> Iterator[str]:
-    """The text that an element holds itself, its children's tails included."""
-    if element.text:
-        yield element.text
-    if element.tail and element.tag != "aff":
-        yield element.tail
+_AFFILIATION_PARTS = (
+    "institution",
+    "institution-wrap",
+    "addr-line",
+    "city",
+    "state",
+    "postal-code",
+    "country",
+)
 
 
 def read_authors(
@@ -137,6 +188,8 @@ def read_authors(
             by_id.get(r) for x in contributor.iter("xref") for r in (x.get("rid") or "").split()
         ]
         found += [order.get(aff) for aff in contributor.iter("aff")]
+        if not any(index is not None for index in found):
+            found = [order.get(aff) for aff in contributor.getparent().iterchildren("aff")]
         indices = tuple(dict.fromkeys(index for index in found if index is not None))
         authors.append(Author(name=name, orcid=_orcid(contributor), affiliations=indices))
     return tuple(authors)
@@ -148,7 +201,9 @@ def _author_name(contributor: etree._Element) -> str | None:
         return None
     surname = name.findtext("surname")
     if surname is None:
-        return squeeze(name.text or "") if name.tag == "collab" else inline_text(name)
+        for members in list(name.iter("contrib-group")):
+            replace_by_text(members, "")
+        return inline_text(name)
     given = inline_text(name.find("given-names")) or ""
     return squeeze(f"{given} {surname} {name.findtext('suffix') or ''}") or None
 
@@ -170,8 +225,11 @@ def read_funding(meta: etree._Element) -> tuple[Funding, ...]:
         )
         for group in meta.iterfind("funding-group/award-group")
     ]
-    sponsors = [*texts(meta.iterchildren("contract-sponsor"))]
-    return (*found, *(Funding(source=name, award_ids=()) for name in sponsors))
+    sponsors = texts(meta.iterchildren("contract-sponsor"))
+    numbers = texts(meta.iterchildren("contract-num"))
+    if sponsors or numbers:
+        found.append(Funding(source="; ".join(sponsors) or None, award_ids=numbers))
+    return tuple(found)
 
 
 def read_licence(meta: etree._Element) -> tuple[str | None, str | None]:
@@ -179,13 +237,15 @@ def read_licence(meta: etree._Element) -> tuple[str | None, str | None]:
     permissions = meta.find("permissions")
     licence = None if permissions is None else permissions.find("license")
     if licence is None:
-        statement = meta.find("copyright-statement")
-        return None, None if statement is None else inline_text(statement)
+        holder = meta if permissions is None else permissions
+        return None, inline_text(holder.find("copyright-statement"))
     addresses = [licence.get(XLINK_HREF)]
     addresses += [e.text for e in licence.iter(LICENSE_REF)]
     addresses += [e.get(XLINK_HREF) for e in licence.iter("ext-link", "uri")]
     url = next((a.strip() for a in addresses if a and "creativecommons" in a), None)
     url = url or next((a.strip() for a in addresses if a and a.strip()), None)
+    for address in list(licence.iter(LICENSE_REF)):
+        replace_by_text(address, " ")
     return url, block_text(licence) or None
 
 
@@ -207,6 +267,8 @@ def read_references(
     """The reference lists, one entry a `ref` (the first citation where one holds several)."""
     ids: dict[etree._Element | None, dict[str | None, str]] = {}
     for element in pub_ids:
+        if element.tail is None and getattr(element.getnext(), "tag", None) == "pub-id":
+            element.tail = " "
         ids.setdefault(element.getparent(), {})[element.get("pub-id-type")] = element.text or ""
     return tuple(found for ref in refs if (found := _reference(ref, ids)))
 
@@ -225,9 +287,9 @@ def _reference(
     pmid, doi = own.get("pmid", "").strip(), own.get("doi", "").strip()
     text = raw_text(citation) if _is_punctuated(citation) else " ".join(_TEXTS(citation))
     return Reference(
-        pmid=int(pmid) if pmid.isdecimal() else None,
+        pmid=int(pmid) if _PMID.fullmatch(pmid) else None,
         doi=doi.removeprefix("https://doi.org/") or None,
-        text=squeeze(text.replace(BREAK, " ")),
+        text=squeeze(unmarked(text)),
     )
 
 

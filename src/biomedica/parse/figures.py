@@ -37,7 +37,7 @@ _NOT_FIGURES = frozenset(
         "front-stub",
     ]
 )
-_NOT_CAPTION = ("object-id", "supplementary-material", "media")
+_NOT_CAPTION = ("label", "object-id", "supplementary-material", "media")
 _PLAIN_KINDS = frozenset(("", "fig", "figure", "featured", "normal", "half", "full"))
 _LABELLED_KINDS = ("scheme", "chart", "plate", "map", "graph", "box")
 _SIZE = re.compile(r"\d+x\d+")
@@ -155,7 +155,8 @@ def read_captions(units: list[Unit]) -> None:
 
 def _label_and_caption(element: etree._Element) -> tuple[str | None, list[str]]:
     label = inline_text(element.find("label"))
-    captions = (_caption(caption) for caption in element.iterchildren("caption"))
+    online_first = sorted(element.iterchildren("caption"), key=_is_printed)
+    captions = (_caption(caption) for caption in online_first)
     return label, next(filter(None, captions), [])
 
 
@@ -176,8 +177,11 @@ def alt_text(unit: Unit) -> str | None:
 
 def rights(unit: Unit) -> str | None:
     """The figure's own copyright, licence or credit line, which may differ from the article's."""
-    parts = [block_text(e) for e in unit.element.iterchildren("permissions", "attrib")]
-    return squeeze(" ".join(parts)) or None
+    parts = []
+    for element in (unit.element, *unit.pictures):
+        for part in element.iterchildren("permissions", "attrib"):
+            parts += [block_text(e) for e in (part if part.tag == "permissions" else [part])]
+    return " ".join(dict.fromkeys(filter(None, parts))) or None
 
 
 def graphics(unit: Unit) -> tuple[Graphic, ...]:
@@ -192,24 +196,39 @@ def graphics(unit: Unit) -> tuple[Graphic, ...]:
 
 
 def _alternative_sets(pictures: Iterable[etree._Element]) -> Iterator[list[etree._Element]]:
-    sets: dict[etree._Element, list[etree._Element]] = {}
+    """Pictures that are forms of each other: in `alternatives`, said to be so by an attribute, or one
+    for print beside one for the screen."""
+    sets: dict[object, list[etree._Element]] = {}
+    forms = []
     for picture in pictures:
         parent = picture.getparent()
         if parent is not None and parent.tag == "alternatives":
             sets.setdefault(parent, []).append(picture)
-        elif not _is_thumbnail(picture) and picture.get("alternate-form-of") is None:
-            sets[picture] = [picture]
+        elif picture.get("alternate-form-of") is not None:
+            forms.append(picture)
+        elif not _is_thumbnail(picture):
+            uses = picture.get("specific-use") in ("print-only", "web-only", "print", "online")
+            sets.setdefault("print and screen" if uses else picture, []).append(picture)
+    for form in forms:
+        for members in sets.values():
+            if form.get("alternate-form-of") in [member.get("id") for member in members]:
+                members.append(form)
+                break
     yield from sets.values()
 
 
 def _best_first(members: list[etree._Element]) -> list[etree._Element]:
     """Full pictures in colour for the screen first; thumbnails only where there is nothing else."""
     full = [m for m in members if not _is_thumbnail(m)]
-    return sorted(full, key=_printed) if full else members[:1]
+    return sorted(full, key=_is_second) if full else members[:1]
 
 
-def _printed(picture: etree._Element) -> bool:
-    uses = f"{picture.get('specific-use')} {picture.get('content-type')}"
+def _is_second(picture: etree._Element) -> bool:
+    return _is_printed(picture) or picture.get("alternate-form-of") is not None
+
+
+def _is_printed(element: etree._Element) -> bool:
+    uses = f"{element.get('specific-use')} {element.get('content-type')}"
     return "print" in uses or "black-white" in uses
 
 

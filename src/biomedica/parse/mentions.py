@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from lxml import etree
 
 from biomedica.parse.figures import GROUPS, HOLDERS, Unit
-from biomedica.parse.text import has_marks, raw_text, squeeze
-from biomedica.parse.xml import CLOSE, INDEX, OPEN, TITLE
+from biomedica.parse.text import has_marks, inline_text, raw_text, squeeze
+from biomedica.parse.xml import CLOSE, END, INDEX, OPEN, START, TITLE
 from biomedica.records import Mention, Span
 
 _IDS = etree.XPath("descendant-or-self::*/@id")
@@ -26,11 +26,13 @@ _RANGE_TEXT = re.compile(
 _MARK = re.compile(f"{OPEN}(\\d+){INDEX}|{CLOSE}")
 _BLANK_AFTER_OPEN = re.compile(f"({OPEN}\\d+{INDEX})\\s+")
 _BLANK_BEFORE_CLOSE = re.compile(f"\\s+{CLOSE}")
-_LABEL = re.compile(r"^\W*([^\W\d_]+)\.?\s*([A-Z]{0,2})\.?\s*(\d+)[a-z]?\W*$", re.IGNORECASE)
+_LABEL = re.compile(r"^\W*([^\W\d_]+)\.?\s*([A-Z]{0,2})\.?\s*(\d{1,4})[a-z]?\W*$", re.IGNORECASE)
+_PANELS = r"(?:[A-Za-z](?:\s*[-\u2010-\u2015,]\s*[A-Za-z](?![^\W_]))*)?"
 _WORDS = re.compile(
     r"(?<![^\W_])(?P<family>fig(?:ure)?s?|schemes?|charts?|plates?|tables?)\.?\s*"
-    r"(?P<numbers>[A-Z]{0,2}\d+(?![\d.]*\d)[A-Za-z]?"
-    r"(?:\s*(?:,\s*(?:and\s+)?|and\s+|&\s*|[-\u2010-\u2015]\s*|to\s+)(?:[A-Z]?\d+)(?![\d.]*\d)[A-Za-z]?)*)"
+    rf"(?P<numbers>(?>[A-Z]{{0,2}}\d{{1,4}}(?![\d.]*\d){_PANELS}"
+    r"(?:\s*(?:,\s*(?:and\s+)?|and\s+|&\s*|[-\u2010-\u2015]\s*|to\s+)"
+    rf"(?:[A-Z]?\d{{1,4}})(?![\d.]*\d){_PANELS})*))"
     r"(?!\s*[-\u2010-\u2015]+\s*(?:figure|source|video))"
     r"(?!\w*\s*(?:of|in|from)\s+(?:ref\b|refs\b|reference|\[))",
     re.IGNORECASE,
@@ -76,7 +78,9 @@ class Citations:
         for unit in units:
             self._enter_groups(unit, pictured)
         families = {number.family[0] for number in self._numbers}
-        self._words = [w for name in sorted(families) for w in (name.capitalize(), name)]
+        self._words = [
+            w for name in sorted(families) for w in (name.capitalize(), name, name.upper())
+        ]
         self._mark(xrefs)
 
     def _enter(self, unit: Unit) -> None:
@@ -84,7 +88,7 @@ class Citations:
         for name in _IDS(unit.element):
             self._targets.setdefault(str(name), {unit.position})
         label = unit.element.find("label")
-        if label is not None and (number := _number(unit, squeeze(raw_text(label)))):
+        if label is not None and (number := _number(unit, inline_text(label))):
             self._numbers.setdefault(number, set()).add(unit.position)
 
     def _enter_groups(self, unit: Unit, pictured: set[etree._Element]) -> None:
@@ -152,18 +156,27 @@ class Citations:
         """
         texts = []
         words = self._words
-        for run in runs:
-            text = run
-            if TITLE in text:
-                text = section = squeeze(text.replace(TITLE, ""))
+        sections = [section]
+        for text in runs:
+            if text == START:
+                sections.append(sections[-1])
+                continue
+            if text == END:
+                sections[1:] = sections[1:-1]
+                continue
+            is_title = text.startswith(TITLE)
+            if is_title:
+                text = text[1:].lstrip()
             spans: dict[int, list[Span]] = {}
             if OPEN in text:
                 text, spans = self._unmark(text)
+            if is_title:
+                sections[-1] = text or sections[-1]
             for word in words:
                 if word in text:
                     self._linkless(text, word, spans)
             if spans:
-                self._record(text, section, spans)
+                self._record(text, sections[-1], spans)
             if text:
                 texts.append(text)
         return texts
@@ -174,6 +187,9 @@ class Citations:
         for run in marked:
             text, spans = self._unmark(run) if has_marks(run) else (run, {})
             if unit is not None:
+                for word in self._words:
+                    if word in text:
+                        self._linkless(text, word, spans)
                 spans.pop(unit.position, None)
                 self._record(text, None, spans)
             texts.append(text)
@@ -196,11 +212,11 @@ class Citations:
             if mark.group(1) is not None:
                 start, cited = length, self._cited[int(mark.group(1))]
                 continue
-            for position in cited:
+            for position in cited if length > start else ():
                 spans.setdefault(position, []).append(Span(start, length))
             cited = set()
         parts.append(text[last:])
-        return "".join(parts), spans
+        return "".join(parts).rstrip(" "), spans
 
     def _linkless(self, text: str, word: str, spans: dict[int, list[Span]]) -> None:
         """Add what the text cites by a family's word and a number, without a link."""
@@ -244,7 +260,7 @@ class Citations:
 
 def _family(unit: Unit) -> Family | None:
     label = unit.element.find("label")
-    number = _number(unit, squeeze(raw_text(label))) if label is not None else None
+    number = _number(unit, inline_text(label)) if label is not None else None
     return number.family if number else None
 
 
@@ -264,7 +280,7 @@ def section_of(element: etree._Element) -> str | None:
             return "Abstract"
         title = ancestor.find("title") if ancestor.tag in ("sec", "app") else None
         if title is not None:
-            return squeeze(_MARK.sub("", raw_text(title)).replace(TITLE, ""))
+            return inline_text(title)
         if ancestor.tag in ("sub-article", "response"):
             return str(
                 ancestor.get("article-type") or ancestor.get("response-type") or ancestor.tag

@@ -6,11 +6,12 @@ one go and cut into runs at the marks. Asking each paragraph for its text costs 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from lxml import etree
 
-from biomedica.parse.xml import BREAK, OPEN, TITLE, replace_by_text
+from biomedica.parse.xml import BREAK, CLOSE, END, INDEX, OPEN, START, TITLE, replace_by_text
 
 PARAGRAPHS = frozenset(
     (
@@ -31,11 +32,15 @@ CONTAINERS = frozenset(
     ("list", "def-list", "disp-quote", "boxed-text", "verse-group", "speech", "statement")
 )
 """Elements that may stand inside a paragraph and end the run of text before them."""
-SPACED = frozenset(("disp-formula", "label", "object-id", "break"))
+SPACED = frozenset(("disp-formula", "label", "object-id", "institution-id", "break"))
 """Elements with a space around them."""
 SECTIONS = frozenset(
     ("sec", "app", "ack", "abstract", "trans-abstract", "notes", "bio", "glossary", "app-group")
 )
+
+
+_CITES = re.compile(f"{OPEN}\\d+{INDEX}|{CLOSE}")
+_ENDS = re.compile(f"[{BREAK}{TITLE}{START}{END}]")
 
 
 def squeeze(text: str) -> str:
@@ -49,6 +54,11 @@ def squeeze(text: str) -> str:
     return " ".join(text.split())
 
 
+def unmarked(text: str) -> str:
+    """A text without the marks that `mentions` and `mark_blocks` put into the tree."""
+    return text if text.isprintable() else _ENDS.sub(" ", _CITES.sub("", text))
+
+
 def raw_text(element: etree._Element) -> str:
     """All text inside the element as it stands, without its tail."""
     return str(etree.tostring(element, method="text", encoding="unicode", with_tail=False))
@@ -56,13 +66,13 @@ def raw_text(element: etree._Element) -> str:
 
 def inline_text(element: etree._Element | None) -> str | None:
     """Text of an element with inline children only (a label, a title); None when it is empty."""
-    return None if element is None else squeeze(raw_text(element)) or None
+    return None if element is None else squeeze(unmarked(raw_text(element))) or None
 
 
 def mark_blocks(blocks: Iterable[etree._Element]) -> None:
     """Put the marks where runs of text end, and spaces around what is set apart in a run.
 
-    blocks   elements of `PARAGRAPHS`, `CONTAINERS` and `SPACED`
+    blocks   elements of `PARAGRAPHS`, `CONTAINERS`, `SECTIONS` and `SPACED`
     """
     for element in blocks:
         tag = element.tag
@@ -70,6 +80,10 @@ def mark_blocks(blocks: Iterable[etree._Element]) -> None:
             element.tail = " " + (element.tail or "")
             if tag == "disp-formula":
                 element.text = " " + (element.text or "")
+            continue
+        if tag in SECTIONS:
+            element.text = f"{BREAK}{START}{BREAK}{element.text or ''}"
+            element.tail = f"{BREAK}{END}{BREAK}{element.tail or ''}"
             continue
         element.tail = BREAK + (element.tail or "")
         if tag == "title":
@@ -87,7 +101,8 @@ def mark_cells(table: etree._Element) -> None:
 
 
 def runs(region: etree._Element) -> list[str]:
-    """Runs of text of a region, in order, squeezed; a section's title starts with the mark `TITLE`.
+    """Runs of text of a region, in order, squeezed; a section's title starts with the mark `TITLE`,
+    where sections begin and end stands `START` or `END`.
 
     A run is a paragraph, or the part of one before, between or after the lists inside it.
     """
@@ -97,7 +112,7 @@ def runs(region: etree._Element) -> list[str]:
 
 def block_text(element: etree._Element) -> str:
     """Text of an element with block children, as one line."""
-    return " ".join(runs(element))
+    return squeeze(unmarked(" ".join(runs(element))))
 
 
 def cut(element: etree._Element) -> None:

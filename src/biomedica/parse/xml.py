@@ -16,6 +16,7 @@ from lxml import etree
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 
 OPEN, INDEX, CLOSE, BREAK, TITLE = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4"
+START, END = "\ufdd5", "\ufdd6"
 """Marks that `mentions` and `text` put into the tree. They are Unicode noncharacters, which no text
 may exchange; should an input hold one it is taken out first."""
 
@@ -24,7 +25,8 @@ _ODD = re.compile(rb"&(?:#[xX]0*[fF][dD]|#0*649|(?!#|amp;|lt;|gt;|quot;|apos;))"
 _MARK_BYTES = b"\xef\xb7"
 """How the marks begin in UTF-8."""
 _MARKS = re.compile("[\ufdd0-\ufdef]")
-_TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
+_TEX_BODY = ("\\begin{document}", "\\end{document}")
+_LOOSE = re.compile(rb"&(?!#\w+;|(?:amp|lt|gt|quot|apos);)(\w+;)?")
 
 
 class NotAnArticleError(ValueError):
@@ -57,14 +59,25 @@ def read_article(data: bytes) -> etree._Element:
     except etree.XMLSyntaxError:
         if b"<!ENTITY" in data:
             raise
-        root = etree.fromstring(data, _parser(recover=True))
+        root = etree.fromstring(_LOOSE.sub(_as_number, data), _parser(recover=True))
         if root is None:
             raise
     article = _only_article(root)
-    if _ODD.search(data) or (not data.isascii() and _MARK_BYTES in data):
+    is_wide = b"\0" in data[:64]
+    if is_wide or _ODD.search(data) or (not data.isascii() and _MARK_BYTES in data):
         _resolve_entities(article)
         _drop_marks(article)
     return article
+
+
+def _as_number(match: re.Match[bytes]) -> bytes:
+    """A reference by name as one by number, a bare ampersand as what it means: libxml2's recovery
+    loses every `&` after the first one that it cannot read."""
+    name = match[1].decode("ascii", "replace") if match[1] else ""
+    text = html.unescape(f"&{name}")
+    if not name or text == f"&{name}":
+        return b"&#38;" + (match[1] or b"")
+    return "".join(f"&#{ord(character)};" for character in text).encode()
 
 
 def _only_article(root: etree._Element) -> etree._Element:
@@ -72,7 +85,7 @@ def _only_article(root: etree._Element) -> etree._Element:
         return root
     found = [e for e in root.iter("{*}article") if _not_nested(e)]
     if len(found) != 1:
-        name = etree.QName(root).localname
+        name = str(root.tag).rsplit("}")[-1]
         raise NotAnArticleError(f"<{name}> holds {len(found)} articles; one is expected")
     article = found[0]
     if article.tag != "article":
@@ -128,7 +141,7 @@ def flatten_formulas(formulas: list[etree._Element]) -> None:
             continue
         for annotation in list(math.iter(f"{MATHML}annotation", f"{MATHML}annotation-xml")):
             replace_by_text(annotation, "")
-        tokens = "".join("".join(math.itertext()).split())
+        tokens = "".join(" ".join(token.split()) for token in math.itertext())
         math.clear(keep_tail=True)
         math.text = tokens
         holders.add(math.getparent())
@@ -136,6 +149,7 @@ def flatten_formulas(formulas: list[etree._Element]) -> None:
         if tex.tag != "tex-math":
             continue
         source = "" if tex.getparent() in holders else "".join(tex.itertext())
-        body = _TEX_BODY.search(source)
+        start, end = _TEX_BODY
+        body = source.partition(start)[2].partition(end)[0] if start in source else source
         tex.clear(keep_tail=True)
-        tex.text = (body.group(1) if body else source).strip().strip("$").strip()
+        tex.text = body.strip().strip("$").strip()
