@@ -95,6 +95,7 @@ def build_task(job: Job, task: str, left_out: frozenset[LeftOut]) -> Done:
         mesh = enrich.mesh_terms(job.archive / "pubmed", [r.pmid for r in refs if r.pmid])
         for fetched in worker.articles(refs):
             worker.write(fetched, shard, mesh.get(fetched.ref.pmid or 0, ()))
+        worker.check_any(len(refs))
         outputs = shard.commit()
     done = Done(
         task=task,
@@ -321,6 +322,14 @@ class _Worker:
         if isinstance(found, Future):
             return found.result()
         return self._read_media(fetched.ref, media)
+
+    def check_any(self, num_articles: int) -> None:
+        """Raise `SourceError` where not one article of the task arrived."""
+        if num_articles > 1 and self._failures == num_articles:
+            raise SourceError(
+                f"none of {num_articles} articles could be fetched from {self._source.uri}; "
+                "run the same command when it is back"
+            )
 
     def _check_source(self, fetched: _Fetched) -> None:
         self._failures = self._failures + 1 if fetched.fetch_failed else 0

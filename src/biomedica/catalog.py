@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from biomedica.errors import ConfigError
+from biomedica.errors import ConfigError, SourceError
 from biomedica.images import SUFFIXES
-from biomedica.records import ArticleRef, LicenceGroup, Media, Reject, licence_group
+from biomedica.records import ArticleRef, LicenceGroup, Media, Reason, Reject, licence_group
 from biomedica.shards import REJECTS, reject_row, write_arrow, write_table
 from biomedica.sources import Listing, Rows, Source
 
@@ -127,6 +127,23 @@ class Refreshed:
     changed_parts: int
 
 
+@dataclass(slots=True)
+class _Failures:
+    """Records that could not be fetched, one after the other."""
+
+    uri: str
+    limit: int
+    in_a_row: int = 0
+
+    def count(self, reject: Reject) -> None:
+        self.in_a_row = self.in_a_row + 1 if reject.reason is Reason.FETCH_FAILED else 0
+        if self.in_a_row >= self.limit:
+            raise SourceError(
+                f"{self.in_a_row} records in a row could not be fetched from {self.uri} "
+                f"({reject.detail}). What is done stays: run the same command when it is back"
+            )
+
+
 def list_articles(source: Source, selection: Selection) -> Listing:
     """Article versions that the source lists and the selection does not rule out by id."""
     if selection.pmcids is not None:
@@ -142,21 +159,24 @@ def refresh(
     selection: Selection,
     rejects_path: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    max_failures: int = 50,
 ) -> Refreshed:
     """Bring `folder` up to what the source lists now; metadata is fetched only where its ETag changed.
 
     Can be stopped at any moment and run again: parts that are complete are kept. on_progress gets
-    (articles looked at, articles listed).
+    (articles looked at, articles listed). max_failures   records in a row that cannot be fetched: then
+    the source is down, and `SourceError` is raised
     """
     listing = list_articles(source, selection)
     rejects = list(listing.rejects)
     fetched = changed = looked_at = admitted = 0
     seen = set()
+    failures = _Failures(source.uri, max_failures)
     for part, rows in listing.parts(PART_WIDTH):
         path = folder / f"part-{part:05d}.parquet"
         seen.add(path)
         stop = None if selection.limit is None else selection.limit - admitted
-        table, new, failed = _refresh_part(path, rows, source, selection, stop)
+        table, new, failed = _refresh_part(path, rows, source, selection, stop, failures)
         rejects += failed
         fetched += new
         changed += bool(new)
@@ -182,7 +202,12 @@ def refresh(
 
 
 def _refresh_part(
-    path: Path, rows: Rows, source: Source, selection: Selection, stop: int | None
+    path: Path,
+    rows: Rows,
+    source: Source,
+    selection: Selection,
+    stop: int | None,
+    failures: _Failures,
 ) -> tuple[pa.Table, int, list[Reject]]:
     """(the part's table, number of versions fetched, rejects); the file is written if it changed."""
     old = pq.read_table(path) if path.exists() else CATALOG.empty_table()
@@ -203,7 +228,12 @@ def _refresh_part(
         for found in source.resolve(wanted):
             if isinstance(found, Reject):
                 rejects.append(found)
+                failures.count(found)
+                old_row = known.get((int((found.pmcid or "PMC0")[3:]), found.version or 0))
+                if found.reason is Reason.FETCH_FAILED and old_row is not None:
+                    keep.append(old_row[0])  # what was known stays until the source says otherwise
             else:
+                failures.in_a_row = 0
                 fresh.append(_row(found))
         if stop is not None and _num_admitted(old, keep, fresh, selection) >= stop:
             break
@@ -218,7 +248,10 @@ _IDENTITY = ("number", "version", "etag")
 
 def _table(old: pa.Table, keep: list[int], fresh: list[dict[str, Any]]) -> pa.Table:
     table = pa.concat_tables(
-        [old.take(pa.array(keep, pa.int64())), pa.Table.from_pylist(fresh, CATALOG)]
+        [
+            old.take(pa.array(keep, pa.int64())).cast(CATALOG),
+            pa.Table.from_pylist(fresh, CATALOG),
+        ]
     )
     return table.sort_by([("number", "ascending"), ("version", "ascending")])
 

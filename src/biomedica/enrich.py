@@ -113,21 +113,29 @@ def enrich_from_entrez(
     for start in range(0, len(lacking), per_write):
         asked = lacking[start : start + per_write]
         rows: dict[int, dict[str, Any]] = {}
-        for first in range(0, len(asked), batch):
-            rows |= _answer(client, asked[first : first + batch])
-            on_progress(len(wanted) - len(lacking) + start + first, len(wanted))
-        _merge(folder, rows)
+        try:
+            for first in range(0, len(asked), batch):
+                rows |= _answer(client, asked[first : first + batch])
+                on_progress(len(wanted) - len(lacking) + start + first, len(wanted))
+        finally:
+            _merge(folder, rows)
         missing += [pmid for pmid in asked if pmid not in rows]
     return _finish(wanted, lacking, missing, rejects_path)
 
 
+def _document(data: bytes) -> etree._Element:
+    """The root of an answer. Raises `ValueError` for what is no XML."""
+    try:
+        return etree.fromstring(data, _PARSER)
+    except etree.XMLSyntaxError as error:
+        raise ValueError(f"it is no XML: {error}") from None
+
+
 def _answer(client: Entrez, pmids: list[int]) -> dict[int, dict[str, Any]]:
     """Records of one call, by the PMID in each; what was not asked for is left out."""
-    data = client.call("efetch", db="pubmed", retmode="xml", id=",".join(map(str, pmids)))
-    try:
-        root = etree.fromstring(data, _PARSER)
-    except etree.XMLSyntaxError as error:
-        raise SourceError(f"efetch answers what is no XML: {error}") from None
+    root = client.call(
+        "efetch", _document, db="pubmed", retmode="xml", id=",".join(map(str, pmids))
+    )
     rows = (read_record(article) for article in root.iter("PubmedArticle"))
     return {row["pmid"]: row for row in rows if row["pmid"] in pmids}
 
@@ -144,6 +152,8 @@ def enrich_from_files(
 
     Resumable: files that were read are listed in `files.json` and not read again.
     """
+    if not source.is_dir():
+        raise SourceError(f"{source} is no folder of PubMed's files")
     files = sorted(p for p in source.iterdir() if p.name.endswith((".xml.gz", ".xml")))
     if not files:
         raise SourceError(f"{source} holds no .xml.gz or .xml files of PubMed")
@@ -245,7 +255,7 @@ _PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=Fals
 
 
 def _pmid(article: etree._Element) -> int:
-    return int((article.findtext("MedlineCitation/PMID") or "0").strip())
+    return _number(article.findtext("MedlineCitation/PMID")) or 0
 
 
 def read_record(article: etree._Element) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def refresh_catalog(
         lambda done, total: tell(
             Progress(stage="catalog", done=done, total=total, unit="articles")
         ),
+        settings.source.max_failures_in_a_row,
     )
     archive.write_info(info | {"snapshot": refreshed.snapshot})
     return refreshed
@@ -254,8 +255,14 @@ def _valid_done(archive: Archive, table: pa.Table, job: Job) -> dict[str, Done]:
     return {
         task: done
         for task, done in archive.done().items()
-        if digests.get(task) == done.inputs and done.settings == settings
+        if digests.get(task) == done.inputs
+        and done.settings == settings
+        and all(_has_size(archive.root / file.path, file.size) for file in done.outputs)
     }
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _failed_articles(archive: Archive) -> frozenset[tuple[str, int, int]]:

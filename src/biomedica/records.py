@@ -197,8 +197,9 @@ class Author:
     """Indices into the article's `affiliations`."""
 
 
-class Reference(NamedTuple):
-    """An entry of a reference list. (A tuple, for an archive has a hundred of them an article.)"""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """An entry of a reference list."""
 
     pmid: int | None
     doi: str | None

@@ -312,6 +312,12 @@ class TableWriter:
         self._flush()
         self._file.close()
 
+    def abandon(self) -> None:
+        """Give the file up: after a failed write its footer cannot be written either."""
+        with suppress(OSError, pa.ArrowException):
+            self._file.close()
+        self._file.is_open = False  # or its finalizer tries again, and complains on stderr
+
 
 class ShardWriter:
     """Writes the four files of one task; they get their names only when all are complete.
@@ -329,16 +335,39 @@ class ShardWriter:
             "rejects": f"rejects/{shard}.parquet",
         }
         self._offset = 0
+        self._open_files: list[IO[bytes]] = []
+        self._tables: list[TableWriter] = []
 
     def __enter__(self) -> Self:
-        for name in self._names.values():
-            (self._archive / name).parent.mkdir(parents=True, exist_ok=True)
-        self._tar: IO[bytes] = self._temporary("shards").open("wb", buffering=1 << 20)
-        self._digest = hashlib.sha256()
-        self._figures = TableWriter(self._temporary("figures"), FIGURES)
-        self._articles = TableWriter(self._temporary("articles"), ARTICLES)
-        self._rejects = TableWriter(self._temporary("rejects"), REJECTS)
+        try:
+            for name in self._names.values():
+                (self._archive / name).parent.mkdir(parents=True, exist_ok=True)
+            self._tar: IO[bytes] = self._temporary("shards").open("wb", buffering=1 << 20)
+            self._open_files.append(self._tar)
+            self._digest = hashlib.sha256()
+            self._figures = self._table("figures", FIGURES)
+            self._articles = self._table("articles", ARTICLES)
+            self._rejects = self._table("rejects", REJECTS)
+        except OSError as error:
+            self._abandon()
+            raise ArchiveError(disk_message(self._archive, error)) from error
         return self
+
+    def _table(self, part: str, schema: pa.Schema) -> TableWriter:
+        table = TableWriter(self._temporary(part), schema)
+        self._tables.append(table)
+        return table
+
+    def _abandon(self) -> None:
+        """Close what is open and remove the temporary files."""
+        for table in self._tables:
+            table.abandon()
+        for file in self._open_files:
+            with suppress(OSError):
+                file.close()
+        for part in self._names:
+            with suppress(OSError):
+                self._temporary(part).unlink(missing_ok=True)
 
     def _temporary(self, part: str) -> Path:
         return temporary(self._archive / self._names[part])
@@ -435,14 +464,7 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             return
-        for table in (self._figures, self._articles, self._rejects):
-            with suppress(OSError, pa.ArrowException):
-                table.close()
-        with suppress(OSError):
-            self._tar.close()
-        for part in self._names:
-            with suppress(OSError):
-                self._temporary(part).unlink(missing_ok=True)
+        self._abandon()
         if isinstance(error, OSError):
             raise ArchiveError(disk_message(self._archive, error)) from error
 
@@ -493,6 +515,7 @@ def write_file(path: Path, data: bytes) -> None:
 def write_table(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
     """Write rows to a Parquet file, whole or not at all; the number of rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    writer = None
     try:
         writer = TableWriter(temporary(path), schema)
         for row in rows:
@@ -501,6 +524,8 @@ def write_table(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -
         _sync(temporary(path))
         temporary(path).replace(path)
     except OSError as error:
+        if writer is not None:
+            writer.abandon()
         raise ArchiveError(disk_message(path.parent, error)) from error
     return writer.num_rows
 

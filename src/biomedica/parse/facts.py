@@ -100,17 +100,17 @@ def read_published(meta: etree._Element) -> date | None:
             if "pmc" in str(event.get("event-type")) and (day := _date(event.find("date")))
         ]
     finest = [d for d in found if not any(_is_finer(other, d) for other in found)]
-    return min((date(y, m or 1, d or 1) for y, m, d in finest), default=None)
+    return min((date(y, m or 1, d or 1) for y, m, d, _ in finest), default=None)
 
 
-_Day = tuple[int, int, int]
-"""Year, month, day; 0 for what is not stated."""
+_Day = tuple[int, int, int, int]
+"""Year, month, day (0 for what is not stated), and how many of them count as stated: of a season's
+"Jul-Aug" the year alone."""
 
 
 def _is_finer(one: _Day, other: _Day) -> bool:
     """Whether one date lies in the other and states more."""
-    stated = sum(1 for part in other if part)
-    return one[:stated] == other[:stated] and sum(1 for part in one if part) > stated
+    return one[3] > other[3] and one[: other[3]] == other[: other[3]]
 
 
 def _date(element: etree._Element | None) -> _Day | None:
@@ -119,7 +119,9 @@ def _date(element: etree._Element | None) -> _Day | None:
     year, month, day = (
         (element.findtext(name) or "").strip().lower() for name in ("year", "month", "day")
     )
-    month = month or (element.findtext("season") or "").strip().lower()
+    season = (element.findtext("season") or "").strip().lower()
+    is_season = bool(season and not month)
+    month = month or season
     if not re.fullmatch(r"[1-9]\d{3}", year):
         return None
     number = int(month) if re.fullmatch(r"\d{1,2}", month) else _MONTHS.get(month[:3], 0)
@@ -129,7 +131,8 @@ def _date(element: etree._Element | None) -> _Day | None:
         date(int(year), number or 1, of_month or 1)
     except ValueError:
         of_month = 0
-    return int(year), number, of_month
+    stated = 1 if is_season or not number else 3 if of_month else 2
+    return int(year), number, of_month, stated
 
 
 def texts(elements: Iterable[etree._Element]) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ _NOT_FIGURES = frozenset(
         "front-stub",
     ]
 )
-_NOT_CAPTION = ("label", "object-id", "supplementary-material", "media")
+_NOT_CAPTION = ("object-id", "supplementary-material", "media")
 _PLAIN_KINDS = frozenset(("", "fig", "figure", "featured", "normal", "half", "full"))
 _LABELLED_KINDS = ("scheme", "chart", "plate", "map", "graph", "box")
 _SIZE = re.compile(r"\d+x\d+")
@@ -161,7 +161,7 @@ def _label_and_caption(element: etree._Element) -> tuple[str | None, list[str]]:
 
 
 def _caption(caption: etree._Element) -> list[str]:
-    for other in list(caption.iter(*_NOT_CAPTION)):
+    for other in [*caption.iter(*_NOT_CAPTION), *caption.iterfind(".//disp-formula/label")]:
         replace_by_text(other, " ")
     return runs(caption)
 

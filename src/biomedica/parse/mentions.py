@@ -21,7 +21,8 @@ from biomedica.records import Mention, Span
 _IDS = etree.XPath("descendant-or-self::*/@id")
 _RANGE_TAIL = re.compile(r"\s*(?:[-\u2010-\u2015\u2212]|to|through)\s*")
 _RANGE_TEXT = re.compile(
-    r"([A-Z]?)(\d+)[A-Za-z]?\s*(?:[-\u2010-\u2015\u2212]|to|through)\s*\1(\d+)"
+    r"(?<![A-Za-z\d])([A-Z]?)(\d{1,4})[A-Za-z]?\s*(?:[-\u2010-\u2015\u2212]|to|through)\s*"
+    r"\1(\d{1,4})(?!\d)"
 )
 _MARK = re.compile(f"{OPEN}(\\d+){INDEX}|{CLOSE}")
 _BLANK_AFTER_OPEN = re.compile(f"({OPEN}\\d+{INDEX})\\s+")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ from biomedica.sources.listing import ROW, Listing, Rows, listing_of
 from biomedica.sources.store import FetchError, SourceSettings, Store, is_safe
 
 INVENTORY = "inventory-reports/pmc-oa-opendata/metadata/"
-_METADATA = re.compile(r"metadata/PMC(\d+)\.(\d+)\.json")
+_METADATA = re.compile(r"metadata/PMC(\d{1,18})\.(\d{1,9})\.json")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _BATCH = 256
 
@@ -45,19 +45,29 @@ class CloudSource:
     def listing(self) -> Listing:
         """All article versions, by the newest inventory; by listing the metadata where a folder has none."""
         days = [day for day in self._store.folders(INVENTORY) if re.search(r"/\d{4}-", day)]
-        if days:
-            return self._inventory(days[-1])
+        for day in reversed(days):
+            if (manifest := self._manifest(day)) is not None:
+                return self._inventory(day, manifest)
         if not self.is_local:
             raise SourceError(f"{self.uri} holds no {INVENTORY}; is it the cloud service's layout?")
         return self._metadata_files()
 
-    def _inventory(self, day: str) -> Listing:
-        manifest = json.loads(self._whole(f"{day}/manifest.json"))
+    def _manifest(self, day: str) -> bytes | None:
+        """The manifest of an inventory; None while it is still being written."""
         try:
+            return self._store.get(f"{day}/manifest.json", missing=Reason.METADATA_MISSING)
+        except FetchError as error:
+            if error.reason is Reason.METADATA_MISSING:
+                return None
+            raise SourceError(f"{self.uri}: {error.detail}") from None
+
+    def _inventory(self, day: str, data: bytes) -> Listing:
+        try:
+            manifest = json.loads(data)
             columns = [name.strip() for name in manifest["fileSchema"].split(",")]
             files = [(file["key"], file.get("MD5checksum")) for file in manifest["files"]]
             key, etag = columns.index("Key"), columns.index("ETag")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SourceError(
                 f"{day}/manifest.json has no {error}; columns Key and ETag are needed"
             ) from None
@@ -206,7 +216,7 @@ def read_metadata(data: bytes, pmcid: str, version: int, etag: str) -> ArticleRe
     try:
         found = json.loads(data)
         return _article_ref(found, pmcid, version, etag)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return Reject(
             key=f"{pmcid}.{version}",
             stage=Stage.CATALOG,
@@ -225,6 +235,7 @@ def _article_ref(found: dict[str, Any], pmcid: str, version: int, etag: str) -> 
     media = tuple(
         sorted((_media(url, location) for url in found.get("media_urls") or ()), key=_name)
     )
+    _check_types(found)
     pmid = found.get("pmid")
     return ArticleRef(
         pmcid=pmcid,
@@ -244,6 +255,19 @@ def _article_ref(found: dict[str, Any], pmcid: str, version: int, etag: str) -> 
     )
 
 
+def _check_types(found: dict[str, Any]) -> None:
+    """Raise `ValueError` for a value that its column cannot hold."""
+    pmid = found.get("pmid")
+    if pmid is not None and not (type(pmid) is int and 0 < pmid < 1 << 63):
+        raise ValueError(f"pmid is {pmid!r}")
+    for name in ("doi", "title", "citation", "license_code"):
+        if found.get(name) is not None:
+            found[name].encode()  # no lone surrogates
+    for name in ("is_retracted", "is_manuscript", "is_historical_ocr"):
+        if not isinstance(found.get(name), bool | None):
+            raise ValueError(f"{name} is {found[name]!r}")
+
+
 def _name(media: Media) -> str:
     return media.name
 
@@ -251,7 +275,7 @@ def _name(media: Media) -> str:
 def _media(url: str, location: str) -> Media:
     """`s3://bucket/PMC1.1/name?md5=...`; the name must be a plain one inside the article's folder."""
     address, _, query = url.partition("?")
-    folder, _, name = urlsplit(address).path.lstrip("/").rpartition("/")
+    folder, _, name = address.removeprefix("s3://").partition("/")[2].rpartition("/")
     if folder != location or not is_safe(name):
         raise ValueError(f"{address!r} is not a file of {location}")
     md5 = parse_qs(query).get("md5", [""])[0].lower()

@@ -15,9 +15,10 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from biomedica.errors import ConfigError, SourceError
 
@@ -52,6 +53,17 @@ class EntrezSettings:
             raise ConfigError(f"entrez.batch is {self.batch}; 1 to 500 is expected")
 
 
+T = TypeVar("T")
+
+
+def _search_result(data: bytes) -> dict[str, Any]:
+    """The result of esearch. Raises `ValueError` for what is no JSON of it."""
+    try:
+        return dict(json.loads(re.sub(rb"[\x00-\x1f]", b" ", data))["esearchresult"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{data[:200]!r} is no JSON of esearch") from None
+
+
 class Entrez:
     """One client: it spaces its requests and tries again where that may mend it."""
 
@@ -61,8 +73,16 @@ class Entrez:
         self._spacing = 1 / (10 if self._key else 3)
         self._next = 0.0
 
-    def call(self, utility: str, **parameters: str | int) -> bytes:
-        """The answer of one utility (`esearch`, `efetch`). Raises `SourceError`."""
+    def call(
+        self,
+        utility: str,
+        read: Callable[[bytes], T],
+        **parameters: str | int,
+    ) -> T:
+        """The answer of one utility (`esearch`, `efetch`), read. Raises `SourceError`.
+
+        read   raises `ValueError` for what is no answer (a page with status 200): asked again
+        """
         fields = {"tool": self._settings.tool, **parameters}
         if self._settings.email:
             fields["email"] = self._settings.email
@@ -77,12 +97,13 @@ class Entrez:
                 with urllib.request.urlopen(
                     urllib.request.Request(url, body), timeout=self._settings.timeout_seconds
                 ) as answer:
-                    return bytes(answer.read())
+                    return read(bytes(answer.read()))
             except urllib.error.HTTPError as error:
+                error.close()
                 last = f"HTTP {error.code}"
                 if error.code != 429 and error.code < 500:
                     raise SourceError(f"{url} answers {last}: {error.reason}") from None
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 last = str(error) or type(error).__name__
             log.info("%s: %s; trying again", utility, last)
         raise SourceError(f"{url} does not answer after {self._settings.retries + 1} tries: {last}")
@@ -131,11 +152,9 @@ class Entrez:
         return [int(i) for i in self._search(query, database, retmax=_WINDOW, **dates)["idlist"]]
 
     def _search(self, query: str, database: str, **parameters: str | int) -> dict[str, Any]:
-        data = self.call("esearch", db=database, term=query, retmode="json", **parameters)
-        try:
-            result = json.loads(re.sub(rb"[\x00-\x1f]", b" ", data))["esearchresult"]
-        except (ValueError, KeyError):
-            raise SourceError(f"esearch answers {data[:200]!r}; JSON is expected") from None
+        result = self.call(
+            "esearch", _search_result, db=database, term=query, retmode="json", **parameters
+        )
         if "ERROR" in result or "count" not in result:
             raise SourceError(f"esearch refuses {query!r}: {result.get('ERROR', result)}")
         return dict(result)

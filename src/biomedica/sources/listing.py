@@ -34,6 +34,8 @@ class Listing:
     def parts(self, width: int) -> Iterator[tuple[int, Rows]]:
         """(part, rows): the rows by ranges of `width` PMC ids, in order."""
         parts = self.rows["number"] // width
+        if not len(parts):
+            return
         starts = np.flatnonzero(np.diff(parts, prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(parts)], strict=True):
             yield int(parts[start]), self.rows[start:end]

@@ -6,6 +6,7 @@ that leave the package are refused. An article must say its PMC id in the XML, o
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import re
@@ -23,7 +24,14 @@ from biomedica.parse.facts import licence_code, read_ids, read_licence
 from biomedica.parse.xml import read_article
 from biomedica.records import ArticleRef, Media, Reason, Reject, Stage
 from biomedica.sources.listing import ROW, Listing, Rows, listing_of
-from biomedica.sources.store import MEGABYTE, FetchError, FolderStore, SourceSettings, is_safe
+from biomedica.sources.store import (
+    MEGABYTE,
+    FetchError,
+    FolderStore,
+    SourceSettings,
+    check_md5,
+    is_safe,
+)
 
 import numpy as np  # isort: skip
 
@@ -56,7 +64,7 @@ class PackageSource:
         self._store = FolderStore(root)
         self._settings = settings
         self._found: _Found | None = None
-        self._package: tuple[str, dict[str, bytes]] = ("", {})
+        self._package: tuple[str, dict[str, bytes], list[tuple[str, str]]] = ("", {}, [])
 
     def listing(self) -> Listing:
         """Every article of the tree; what could not be used is in the listing's rejects."""
@@ -71,7 +79,18 @@ class PackageSource:
         """The listing, of the given PMC ids only."""
         listing = self.listing()
         kept = np.isin(listing.rows["number"], list(numbers))
-        return Listing(listing.rows[kept], None, listing.rejects)
+        there = set(listing.rows["number"][kept].tolist())
+        missing = [
+            Reject(
+                key=f"PMC{number}",
+                stage=Stage.CATALOG,
+                reason=Reason.METADATA_MISSING,
+                detail="no version of it is in the source",
+                pmcid=f"PMC{number}",
+            )
+            for number in sorted(set(numbers) - there)
+        ]
+        return Listing(listing.rows[kept], None, [*listing.rejects, *missing])
 
     def resolve(self, entries: Rows) -> Iterator[ArticleRef | Reject]:
         """The refs of listed articles."""
@@ -82,7 +101,7 @@ class PackageSource:
             yield self._found.refs[number, version]
 
     def _scan(self, folder: Path, files: list[str], found: _Found) -> None:
-        relative = folder.relative_to(self._root).as_posix().removeprefix(".")
+        relative = _relative(folder, self._root)
         articles = [name for name in files if name.lower().endswith(_ARTICLES)]
         pictures = _pictures_below(folder) if articles else []
         for name in articles:
@@ -147,7 +166,9 @@ class PackageSource:
 
     def read(self, ref: ArticleRef, file: Media, *, missing: Reason) -> bytes:
         """Bytes of one of the article's files. Raises `FetchError`."""
-        return self._bytes(ref.location, file.name, missing)
+        data = self._bytes(ref.location, file.name, missing)
+        check_md5(data, file.md5)
+        return data
 
     def _bytes(self, location: str, name: str, missing: Reason) -> bytes:
         package, inside, folder = location.partition(_INSIDE[:-1])
@@ -163,15 +184,18 @@ class PackageSource:
     def _load(self, package: str) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
         """XML and pictures of a package, by name, and (name, why) of what was refused."""
         if self._package[0] == package:
-            return self._package[1], []
+            return self._package[1:]
         path = self._root / package
         refused: list[tuple[str, str]] = []
         try:
-            with tarfile.open(path, "r|gz") as tar:
-                members = dict(_members(tar, self._settings, refused))
+            with gzip.open(path) as stream:
+                with tarfile.open(fileobj=stream, mode="r|") as tar:
+                    members = dict(_members(tar, self._settings, refused))
+                while stream.read(MEGABYTE):  # to the checksum at the end
+                    pass
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise FetchError(Reason.PACKAGE_BAD, f"{error}"[:200]) from None
-        self._package = package, members
+        self._package = package, members, refused
         return members, refused
 
 
@@ -200,6 +224,11 @@ def _members(
                 yield name, file.read()
 
 
+def _relative(path: Path, root: Path) -> str:
+    relative = path.relative_to(root).as_posix()
+    return "" if relative == "." else relative
+
+
 def _pictures_below(folder: Path) -> list[Media]:
     """Pictures of the folder and of those below it that hold no article of their own."""
     found = []
@@ -207,9 +236,9 @@ def _pictures_below(folder: Path) -> list[Media]:
         if Path(inner) != folder and any(name.lower().endswith(_ARTICLES) for name in files):
             folders.clear()
             continue
-        relative = Path(inner).relative_to(folder).as_posix().removeprefix(".")
+        relative = _relative(Path(inner), folder)
         found += [str(PurePosixPath(relative, n)) for n in files if n.lower().endswith(SUFFIXES)]
-    return [Media(name=name) for name in sorted(found)]
+    return [Media(name=name, md5=_md5((folder / name).read_bytes())) for name in sorted(found)]
 
 
 def _article_ref(data: bytes, location: str, name: str, pictures: list[Media]) -> ArticleRef | None:

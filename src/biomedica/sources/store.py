@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -279,10 +280,23 @@ class ObjectStore:
 
     def folders(self, prefix: str) -> list[str]:
         folder, _, start = prefix.rpartition("/")
+        if start:
+            return sorted(self._listed(lambda: self._folders_from(folder, prefix)))
         result = self._listed(lambda: self._store.list_with_delimiter(folder or None))
-        return sorted(
-            p for p in result["common_prefixes"] if p.rsplit("/", 1)[-1].startswith(start)
-        )
+        return sorted(result["common_prefixes"])
+
+    def _folders_from(self, folder: str, prefix: str) -> set[str]:
+        """The service lists whole folders only; so it is asked from the prefix on, and left there."""
+        found: set[str] = set()
+        for batch in self._store.list(folder or None, offset=prefix):
+            for item in batch:
+                key = item["path"]
+                if not key.startswith(prefix):
+                    return found
+                name, slash, _ = key[len(prefix) :].partition("/")
+                if slash:
+                    found.add(prefix + name)
+        return found
 
     def _listed(self, call: Any) -> Any:
         from obstore.exceptions import BaseError
@@ -300,12 +314,21 @@ class ObjectStore:
         )
 
 
+_STATUS = re.compile(r"status code: (\d{3})|\bstatus (\d{3})")
+_CAUSES = (
+    (("timed out", "timeout"), "timed out"),
+    (("body error", "decod"), "the answer is cut"),
+    (("error sending request", "onnection", "onnect"), "no answer"),
+)
+_ADDRESS = re.compile(r"Error performing .*? in [\d.]+\w+ - |https?://\S+")
+
+
 def _short(error: Exception) -> str:
     """The first line, without addresses that change from try to try."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    for word in ("timed out", "timeout", "429", "500", "502", "503", "504", "onnection", "decod"):
-        if word in text:
-            return {"onnection": "connection failed", "decod": "the answer is cut"}.get(
-                word, f"HTTP {word}" if word.isdecimal() else "timed out"
-            )
-    return text[:160]
+    if status := _STATUS.search(text):
+        return f"HTTP {status[1]}"
+    for words, said in _CAUSES:
+        if any(word in text for word in words):
+            return said
+    return _ADDRESS.sub("", text)[:160]
