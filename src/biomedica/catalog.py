@@ -134,14 +134,20 @@ class _Failures:
     uri: str
     limit: int
     in_a_row: int = 0
+    any_came: bool = False
 
     def count(self, reject: Reject) -> None:
         self.in_a_row = self.in_a_row + 1 if reject.reason is Reason.FETCH_FAILED else 0
+        self.any_came |= self.in_a_row == 0
         if self.in_a_row >= self.limit:
-            raise SourceError(
-                f"{self.in_a_row} records in a row could not be fetched from {self.uri} "
-                f"({reject.detail}). What is done stays: run the same command when it is back"
-            )
+            self.give_up(reject.detail)
+
+    def give_up(self, detail: str) -> None:
+        """Raise `SourceError`."""
+        raise SourceError(
+            f"{self.in_a_row} records in a row could not be fetched from {self.uri} ({detail}). "
+            "What is done stays: run the same command when it is back"
+        )
 
 
 def list_articles(source: Source, selection: Selection) -> Listing:
@@ -185,6 +191,8 @@ def refresh(
         on_progress(looked_at, len(listing.rows))
         if selection.limit is not None and admitted >= selection.limit:
             break
+    if failures.in_a_row > 1 and not failures.any_came:
+        failures.give_up(rejects[-1].detail)
     for path in sorted(folder.glob("part-*.parquet")):
         if path not in seen:
             path.unlink()
@@ -234,6 +242,7 @@ def _refresh_part(
                     keep.append(old_row[0])  # what was known stays until the source says otherwise
             else:
                 failures.in_a_row = 0
+                failures.any_came = True
                 fresh.append(_row(found))
         if stop is not None and _num_admitted(old, keep, fresh, selection) >= stop:
             break

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from biomedica.errors import ConfigError
 from biomedica.records import Picture, Reason
@@ -29,11 +30,19 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
 the thumbnail."""
 
 _JPEG_SIDE = 65_500
-_END_OF_IMAGE = b"\xff\xd9"
+_END_OF_IMAGE = 0xD9
+_START_OF_SCAN = 0xDA
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""A marker in or after compressed data: neither stuffing, filling nor a restart."""
+_BROKEN = ("premature end", "bad Huffman", "Premature end", "Invalid", "Unexpected")
+"""What libjpeg says of data that are missing or changed, not merely odd."""
 _EXIF_ORIENTATION = 0x0112
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _STRETCH = (0.1, 99.9)
 _PHASH_SIDE = 32
+_VIPS_FORMATS = ("JPEG", "PNG", "WEBP")
+_STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
+"""TIFF tags."""
 
 Image.MAX_IMAGE_PIXELS = None  # the cap is checked here, before any pixel is decoded
 
@@ -74,7 +83,7 @@ def read_picture(data: bytes, settings: ImageSettings, md5: str | None = None) -
 
     md5   of the bytes, in hex, where it is known already
 
-    Cost: one decode at an eighth of the size for a JPEG, a full decode and an encode for the rest.
+    Cost: one decode at a fraction of the size for a JPEG, a full decode and an encode for the rest.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on harmless oddities of the file
@@ -109,10 +118,9 @@ def _read(image: Image.Image, data: bytes, settings: ImageSettings, md5: str | N
         converted, steps = _convert(image, data, steps, settings)
         width, height = converted.size
         jpeg = _encode(converted, settings)
-        small = converted.reduce(max(1, min(width, height) // (4 * _PHASH_SIDE))).convert("L")
+        small = converted.reduce(max(1, min(width, height) // (8 * _PHASH_SIDE))).convert("L")
     else:
-        image.draft("L", (_PHASH_SIDE * 4, _PHASH_SIDE * 4))
-        small = image.convert("L")  # decodes every block: a truncated file fails here
+        small = _decoded_small(image, data)
         jpeg = data
     return Picture(
         jpeg=jpeg,
@@ -127,6 +135,24 @@ def _read(image: Image.Image, data: bytes, settings: ImageSettings, md5: str | N
     )
 
 
+def _decoded_small(image: Image.Image, data: bytes) -> Image.Image:
+    """A good JPEG in grey, at a fraction of its size. Every block of it is read on the way: raises
+    `RefusedError` where one is missing or broken."""
+    import simplejpeg
+
+    side = 8 * _PHASH_SIDE
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data, "GRAY", min_height=side, min_width=side, min_factor=1, strict=True
+        )
+    except ValueError as error:
+        if any(words in str(error) for words in _BROKEN):
+            raise RefusedError(Reason.IMAGE_BAD, _first_line(error)) from None
+        image.draft("L", (side, side))  # a harmless oddity; Pillow decides
+        return image.convert("L")
+    return Image.fromarray(pixels[:, :, 0])
+
+
 def _check_size(width: int, height: int, settings: ImageSettings) -> None:
     if min(width, height) < settings.min_side:
         raise RefusedError(Reason.TOO_SMALL, f"{width}x{height} pixels")
@@ -139,7 +165,7 @@ def _needed_steps(image: Image.Image, data: bytes, frames: int) -> list[str]:
     steps = []
     if image.format != "JPEG":
         steps.append(f"from-{str(image.format).lower()}")
-    elif not data.rstrip(b"\0\r\n\t ").endswith(_END_OF_IMAGE):
+    elif (end := _end_of_jpeg(data)) is None or data[end:].strip(b"\0\r\n\t \xff"):
         steps.append("trailing-bytes-removed")
     if frames > 1:
         steps.append("first-frame")
@@ -150,12 +176,36 @@ def _needed_steps(image: Image.Image, data: bytes, frames: int) -> list[str]:
     return steps
 
 
+def _end_of_jpeg(data: bytes) -> int | None:
+    """Where the image ends, by its markers (ITU-T T.81, annex B); None where they lead nowhere."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xFF:
+            place += 1
+        elif marker == _END_OF_IMAGE:
+            return place + 2
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+            if marker == _START_OF_SCAN:
+                following = _MARKER.search(data, place)
+                if following is None:
+                    return None
+                place = following.start()
+    return place + 2 if data[place : place + 2] == b"\xff\xd9" else None
+
+
 def _convert(
     image: Image.Image, data: bytes, steps: list[str], settings: ImageSettings
 ) -> tuple[Image.Image, list[str]]:
     """The picture as 8-bit L or RGB, upright, on white; and all steps that led there."""
     deep = image.mode in _DEEP or image.mode.startswith(("I", "F"))
-    if deep or image.format == "TIFF" or image.width * image.height > settings.vips_pixels:
+    large = image.width * image.height > settings.vips_pixels
+    if image.format == "TIFF":
+        _check_strips(image, len(data))
+    if image.mode == "LAB":
+        return _convert_lab(image), steps
+    if deep or image.format == "TIFF" or (large and image.format in _VIPS_FORMATS):
         picture, more = _convert_with_vips(data, deep)
         return picture, steps + more
     picture = ImageOps.exif_transpose(image) if "rotated" in steps else image
@@ -179,9 +229,35 @@ def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
     return white, True
 
 
+def _check_strips(image: Image.Image, size: int) -> None:
+    """Raise `RefusedError` where a TIFF's pixels lie past the end of its file: decoders make them up."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    for offsets, counts in ((_STRIP_OFFSETS, _STRIP_COUNTS), (_TILE_OFFSETS, _TILE_COUNTS)):
+        places = zip(_numbers(tags.get(offsets)), _numbers(tags.get(counts)), strict=False)
+        if any(offset + count > size for offset, count in places):
+            raise RefusedError(Reason.IMAGE_BAD, "its pixels lie past the end of the file")
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    return () if value is None else value if isinstance(value, tuple) else (value,)
+
+
+def _convert_lab(image: Image.Image) -> Image.Image:
+    """Pillow reads 8-bit L*a*b*, which libvips does not."""
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None
+    return converted
+
+
 def _convert_cmyk(data: bytes) -> Image.Image:
     """With the file's colour profile where it has one, as Pillow does not."""
-    return _from_vips(_vips_image(data).colourspace("srgb").autorot())
+    import pyvips
+
+    try:
+        return _from_vips(_vips_image(data).colourspace("srgb").autorot())
+    except pyvips.Error as error:
+        raise RefusedError(Reason.IMAGE_BAD, _vips_message(error)) from None
 
 
 def _vips_image(data: bytes) -> Any:
@@ -209,6 +285,9 @@ def _convert_with_vips(data: bytes, deep: bool) -> tuple[Image.Image, list[str]]
         image = _vips_image(data)
         if deep or image.format not in ("uchar", "char"):
             steps.append("stretched-to-8-bit")
+            if image.hasalpha():
+                steps.append("alpha-on-white")
+                image = image.flatten(background=65535 if image.format == "ushort" else 1)
             image = _stretch(image.copy_memory())
         if image.interpretation in ("cmyk", "lab", "labs", "labq", "xyz"):
             image = image.colourspace("srgb")
