@@ -393,13 +393,14 @@ def _articles_in(path: Path) -> list[tuple[str, int]]:
 
 def _remove_leftovers(archive: Archive) -> None:
     """Files of tasks that no plan names any more, and temporary files of a run that was killed."""
+    for path in sorted(archive.root.rglob(".*")):
+        if path.name.endswith((".tmp", ".trace")):
+            path.unlink()
     tasks = set(plan.task_digests(plan.read_plan(archive.plan_path)))
     for kind in ("shards", "figures", "articles", "rejects", "done"):
-        for path in sorted((archive.root / kind).rglob("*")):
-            is_temporary = path.name.startswith(".") and path.name.endswith((".tmp", ".trace"))
+        for path in sorted((archive.root / kind).rglob("*.*")):
             name = path.name.partition(".")[0]
-            is_orphan = "-" in name and name.rpartition("-")[2].isdecimal() and name not in tasks
-            if path.is_file() and (is_temporary or is_orphan):
+            if name.rpartition("-")[2].isdecimal() and name not in tasks:
                 path.unlink()
 
 

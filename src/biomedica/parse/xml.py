@@ -49,21 +49,21 @@ def _parser(recover: bool) -> etree.XMLParser:
 def read_article(data: bytes) -> etree._Element:
     """The `article` element of a file, ready to be read (and taken apart) by the other modules.
 
-    Markup that is broken, or past libxml2's limits, is read a second time with recovery. Raises
-    `NotAnArticleError`, or `etree.XMLSyntaxError` where even recovery finds no tree, or where the
-    document declares entities of its own and needs them. No DTD, entity or address is read.
+    Markup that is broken is read a second time with recovery. Raises `NotAnArticleError`, or
+    `etree.XMLSyntaxError` where even recovery finds no tree, where it is nested past libxml2's limit, or
+    where it declares entities of its own and needs them. No DTD, entity or address is read.
     """
     data = data.lstrip()
+    is_wide = b"\0" in data[:64]  # UTF-16 or UTF-32
     try:
         root = etree.fromstring(data, _parser(recover=False))
-    except etree.XMLSyntaxError:
-        if b"<!ENTITY" in data:
+    except etree.XMLSyntaxError as error:
+        if b"<!ENTITY" in data or is_wide or "depth" in str(error):
             raise
         root = etree.fromstring(_LOOSE.sub(_as_number, data), _parser(recover=True))
         if root is None:
             raise
     article = _only_article(root)
-    is_wide = b"\0" in data[:64]
     if is_wide or _ODD.search(data) or (not data.isascii() and _MARK_BYTES in data):
         _resolve_entities(article)
         _drop_marks(article)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import random
 import re
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -159,11 +160,14 @@ class FolderStore:
         if not path.startswith(self._prefix):
             raise FetchError(Reason.UNSAFE_PATH, f"{key!r} is a link out of the source")
         try:
-            with open(path, "rb") as file:  # noqa: PTH123 (a Path costs more than the read)
-                size = os.fstat(file.fileno()).st_size
-                if size > max_mb * MEGABYTE:
+            # Without blocking: opening a pipe would wait for ever.
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise FetchError(Reason.UNSAFE_PATH, f"{key!r} is no plain file")
+                if status.st_size > max_mb * MEGABYTE:
                     raise FetchError(
-                        Reason.MEDIA_TOO_LARGE, f"{size} bytes; {max_mb} MB is the limit"
+                        Reason.MEDIA_TOO_LARGE, f"{status.st_size} bytes; {max_mb} MB is the limit"
                     )
                 data = file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
