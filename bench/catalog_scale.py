@@ -111,7 +111,7 @@ class Answers(asyncio.Protocol):
         while b"\r\n\r\n" in self.buffer:
             head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
             body = self.bucket.answer(head.split(b" ", 2)[1].decode())
-            lines = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nETag: \"x\"\r\n"
+            lines = f'HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nETag: "x"\r\n'
             stamp = "Last-Modified: Thu, 19 Nov 2026 00:00:00 GMT\r\n\r\n"
             self.transport.write((lines + stamp).encode() + body)  # type: ignore[attr-defined]
 
@@ -199,7 +199,9 @@ def write_catalog(count: int, folder: Path) -> None:
             "etag": names,
         }
         arrays = [pa.array(columns[f.name], f.type) for f in CATALOG]
-        write_arrow(folder / f"part-{part:05d}.parquet", pa.Table.from_arrays(arrays, schema=CATALOG))
+        write_arrow(
+            folder / f"part-{part:05d}.parquet", pa.Table.from_arrays(arrays, schema=CATALOG)
+        )
 
 
 def measure_plan(count: int) -> dict[str, object]:

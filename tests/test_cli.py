@@ -56,9 +56,7 @@ def test_doctor_finds_a_flipped_byte(archive: Path, tmp_path: Path) -> None:
     try:
         tar.write_bytes(data[:700] + bytes([data[700] ^ 1]) + data[701:])
         done = json.loads(_stdout("doctor", archive, "--json", code=1))
-        assert [finding["where"] for finding in done["findings"]] == [
-            str(tar.relative_to(archive))
-        ]
+        assert [finding["where"] for finding in done["findings"]] == [str(tar.relative_to(archive))]
     finally:
         tar.write_bytes(data)
 
@@ -169,7 +167,9 @@ def test_tour(tmp_path: Path) -> None:
     assert "doctor: whole" in text
     archive = tmp_path / "tour" / "archive"
     assert (archive / "report.html").stat().st_size > 100_000
-    terms = pq.read_table(next((archive / "figures" / "commercial").glob("*.parquet")))["mesh_terms"]
+    terms = pq.read_table(next((archive / "figures" / "commercial").glob("*.parquet")))[
+        "mesh_terms"
+    ]
     assert any(terms.to_pylist())
     text = biomedica("tour", tmp_path / "tour")
     assert "0 built now" in text

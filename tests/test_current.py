@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,9 @@ CHANGES: list[tuple[Callable[[dict[Any, SmallArticle]], None], list[tuple[str, i
 ]
 
 
-@pytest.mark.parametrize(("change", "logged"), CHANGES, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("change", "logged"), CHANGES, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_one_change(
     change: Callable[[dict[Any, SmallArticle]], None],
     logged: list[tuple[str, int, str]],
@@ -183,10 +186,8 @@ def test_compaction_killed_at_any_step(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", counted(Path.replace))
         patch.setattr(Path, "unlink", counted(Path.unlink))
-        try:
+        with suppress(KilledError):
             compact(Archive(tmp_path / "out"))
-        except KilledError:
-            pass
     compact(Archive(tmp_path / "out"))
     assert live(tmp_path / "out") == expected
     assert not (tmp_path / "out" / "compact.json").exists()
@@ -227,7 +228,7 @@ def test_another_selection_must_be_meant(tmp_path: Path) -> None:
     publish(tmp_path / "bucket", articles())
     build(tmp_path / "bucket", tmp_path / "out")
     fewer = Selection(groups=("commercial",))
-    with pytest.raises(ConfigError, match="groups.*--reselect"):
+    with pytest.raises(ConfigError, match=r"groups.*--reselect"):
         build(tmp_path / "bucket", tmp_path / "out", selection=fewer)
     build(tmp_path / "bucket", tmp_path / "out", selection=fewer, reselect=True)
     assert {row["licence_group"] for row in live(tmp_path / "out").values()} == {"commercial"}

@@ -32,7 +32,12 @@ ORDER = (
     "records errors",
 )
 """From top to bottom; modules of one line do not import each other, but for the named exceptions."""
-SIDEWAYS = {("cli", "__main__"), ("report", "charts"), ("report", "statistics"), ("statistics", "charts")}
+SIDEWAYS = {
+    ("cli", "__main__"),
+    ("report", "charts"),
+    ("report", "statistics"),
+    ("statistics", "charts"),
+}
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names.split()}
 PARTS = {"__init__", "data"}
 

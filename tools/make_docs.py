@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from biomedica import archive, catalog, config, enrich, plan, shards
 from biomedica.records import Reason
+from biomedica.report import EXPLANATIONS
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- made by `make docs` from the code; change it there -->\n"
@@ -31,34 +32,6 @@ COMMANDS = (
     "show",
     "settings",
 )
-REASONS = {
-    Reason.METADATA_MISSING: "the inventory lists the article, its metadata is not there",
-    Reason.METADATA_BAD: "the metadata is no JSON, or not of this article, or names files elsewhere",
-    Reason.KEY_UNKNOWN: "the inventory lists a key that is no article's metadata",
-    Reason.NO_PMCID: "neither the XML nor the file's name states a PMC id",
-    Reason.DUPLICATE_ARTICLE: "the same article version stands twice in a folder",
-    Reason.UNSAFE_PATH: "a name or a link that leaves the source",
-    Reason.PACKAGE_BAD: "a `.tar.gz` that is damaged or holds no article",
-    Reason.XML_MISSING: "the source has no XML of the article",
-    Reason.XML_BAD: "not XML, even with recovery",
-    Reason.XML_TOO_LARGE: "larger than `source.max_xml_mb`",
-    Reason.NOT_AN_ARTICLE: "XML, but not one JATS article",
-    Reason.NO_GRAPHIC: "a figure without a picture: a video, or a translation's empty copy",
-    Reason.NO_CAPTION: "a picture without a caption of its own or of its group",
-    Reason.MEDIA_MISSING: "the XML names a file that the source does not hold (its licence forbids it, mostly)",
-    Reason.MEDIA_TOO_LARGE: "larger than `source.max_media_mb`",
-    Reason.FETCH_FAILED: "the source failed at every try; `build --retry-failed` tries again",
-    Reason.DIGEST_MISMATCH: "the bytes are not those of the stated MD5, at every try",
-    Reason.FORMAT_REFUSED: "not JPEG, PNG, GIF, TIFF, WebP or BMP, by name or by content",
-    Reason.IMAGE_BAD: "the picture does not decode",
-    Reason.TOO_SMALL: "a side shorter than `images.min_side`",
-    Reason.TOO_MANY_PIXELS: "more than `images.max_pixels`, or a side longer than JPEG allows",
-    Reason.TOO_MANY_FRAMES: "more than `images.max_frames`",
-    Reason.MEMORY: "decoding needs more than `run.memory_mb`",
-    Reason.CRASHED: "it killed the worker process twice",
-    Reason.TIMED_OUT: "it took longer than `run.item_seconds`, twice",
-    Reason.PUBMED_MISSING: "PubMed's answer holds no record of the PMID",
-}
 
 
 def cli_page() -> str:
@@ -110,12 +83,24 @@ def table_of(schema: pa.Schema) -> str:
 def formats_page() -> str:
     """Every table of an archive, and the closed list of reasons."""
     tables = {
-        "figures/GROUP/SHARD.parquet": (shards.FIGURES, "One row a sample, in the order of the tar."),
-        "articles/GROUP/SHARD.parquet": (shards.ARTICLES, "One row an article, with its full text, once."),
+        "figures/GROUP/SHARD.parquet": (
+            shards.FIGURES,
+            "One row a sample, in the order of the tar.",
+        ),
+        "articles/GROUP/SHARD.parquet": (
+            shards.ARTICLES,
+            "One row an article, with its full text, once.",
+        ),
         "rejects/*.parquet": (shards.REJECTS, "Every input that did not become output."),
-        "catalog/part-NNNNN.parquet": (catalog.CATALOG, "One row an article version of the source."),
+        "catalog/part-NNNNN.parquet": (
+            catalog.CATALOG,
+            "One row an article version of the source.",
+        ),
         "plan.parquet": (plan.PLAN, "One row an article: the shard that it goes to."),
-        "pubmed/part-NNNNN.parquet": (enrich.PUBMED, "One row a PubMed record (`biomedica enrich`)."),
+        "pubmed/part-NNNNN.parquet": (
+            enrich.PUBMED,
+            "One row a PubMed record (`biomedica enrich`).",
+        ),
         "tombstones.parquet": (archive.TOMBSTONES, "Samples that no reader gives any more."),
         "changelog.parquet": (archive.CHANGELOG, "What changed in the source, and what it did."),
     }
@@ -123,7 +108,7 @@ def formats_page() -> str:
     parts = [f"# Formats\n\n{MADE}", intro]
     for name, (schema, about) in tables.items():
         parts.append(f"## {name}\n\n{about}\n\n{table_of(schema)}\n")
-    reasons = "\n".join(f"| `{reason.value}` | {REASONS[reason]} |" for reason in Reason)
+    reasons = "\n".join(f"| `{reason.value}` | {EXPLANATIONS[reason]} |" for reason in Reason)
     parts.append(f"## Reasons of rejects\n\n| reason | meaning |\n|---|---|\n{reasons}\n")
     return "\n".join(parts)
 

@@ -25,8 +25,7 @@ _RANGE_TEXT = re.compile(
     r"\1(\d{1,4})(?!\d)"
 )
 _MARK = re.compile(f"{OPEN}(\\d+){INDEX}|{CLOSE}")
-_BLANK_AFTER_OPEN = re.compile(f"({OPEN}\\d+{INDEX})\\s+")
-_BLANK_BEFORE_CLOSE = re.compile(f"\\s+{CLOSE}")
+_BLANK_AFTER_OPEN = re.compile(f"({OPEN}\\d+{INDEX}) ")
 _LABEL = re.compile(r"^\W*([^\W\d_]+)\.?\s*([A-Z]{0,2})\.?\s*(\d{1,4})[a-z]?\W*$", re.IGNORECASE)
 _PANELS = r"(?:[A-Za-z](?:\s*[-\u2010-\u2015,]\s*[A-Za-z](?![^\W_]))*)?"
 _WORDS = re.compile(
@@ -197,8 +196,9 @@ class Citations:
         return " ".join(filter(None, texts)) or None
 
     def _unmark(self, text: str) -> tuple[str, dict[int, list[Span]]]:
-        text = _BLANK_AFTER_OPEN.sub(r" \1", text)
-        text = squeeze(_BLANK_BEFORE_CLOSE.sub(f"{CLOSE} ", text))
+        if f"{INDEX} " in text or f" {CLOSE}" in text:
+            text = _BLANK_AFTER_OPEN.sub(r" \1", text).replace(f" {CLOSE}", f"{CLOSE} ")
+            text = squeeze(text)
         spans: dict[int, list[Span]] = {}
         parts: list[str] = []
         length = last = start = 0
