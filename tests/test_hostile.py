@@ -111,6 +111,9 @@ XML_CASES = {
     "external entity in an attribute": of_xml(206, in_attribute("&file;", OUTSIDE), "xml_bad"),
     "deep nesting": of_xml(207, article_xml(1, TWO, before=nested("sec")), "xml_bad"),
     "deep nesting in a caption": of_xml(208, article_xml(1, TWO, inside=nested("sub")), "xml_bad"),
+    "deep nesting after broken markup": of_xml(
+        212, article_xml(1, TWO, before=f"<p>a & b</p>{nested('sec')}"), "xml_bad"
+    ),
     "no bytes": of_xml(209, b"", "xml_bad"),
     "zeros": of_xml(210, bytes(5000), "xml_bad"),
     "no article": of_xml(211, b"<html><body>404</body></html>", "not_an_article"),
@@ -508,7 +511,8 @@ def faulty_decoder(tmp_path: Path) -> Iterator[dict[str, str]]:
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(SITE)
-    yield {"PYTHONPATH": str(site)}
+    others = os.environ.get("PYTHONPATH")
+    yield {"PYTHONPATH": os.pathsep.join([str(site), *([others] if others else [])])}
 
 
 def check_fatal(

@@ -196,7 +196,8 @@ class _Worker:
         except NotAnArticleError as error:
             reason, detail = Reason.NOT_AN_ARTICLE, str(error)
         except etree.XMLSyntaxError as error:
-            reason, detail = Reason.XML_BAD, str(error)
+            is_short = error.code == etree.ErrorTypes.ERR_NO_MEMORY
+            reason, detail = Reason.MEMORY if is_short else Reason.XML_BAD, str(error)
         except MemoryError:
             reason, detail = Reason.MEMORY, "its XML needs more than the limit"
         else:

@@ -25,6 +25,8 @@ _ODD = re.compile(rb"&(?:#[xX]0*[fF][dD]|#0*649|(?!#|amp;|lt;|gt;|quot;|apos;))"
 _MARK_BYTES = b"\xef\xb7"
 """How the marks begin in UTF-8."""
 _MARKS = re.compile("[\ufdd0-\ufdef]")
+_GIVEN_UP = (etree.ErrorTypes.ERR_RESOURCE_LIMIT, etree.ErrorTypes.ERR_NO_MEMORY)
+"""After these recovery leaves out the rest of a document in silence."""
 _TEX_BODY = ("\\begin{document}", "\\end{document}")
 _LOOSE = re.compile(rb"&(?!#\w+;|(?:amp|lt|gt|quot|apos);)(\w+;)?")
 
@@ -58,10 +60,11 @@ def read_article(data: bytes) -> etree._Element:
     try:
         root = etree.fromstring(data, _parser(recover=False))
     except etree.XMLSyntaxError as error:
-        if b"<!ENTITY" in data or is_wide or "depth" in str(error):
+        if b"<!ENTITY" in data or is_wide or error.code in _GIVEN_UP:
             raise
-        root = etree.fromstring(_LOOSE.sub(_as_number, data), _parser(recover=True))
-        if root is None:
+        parser = _parser(recover=True)
+        root = etree.fromstring(_LOOSE.sub(_as_number, data), parser)
+        if root is None or any(entry.type in _GIVEN_UP for entry in parser.error_log):
             raise
     article = _only_article(root)
     if is_wide or _ODD.search(data) or (not data.isascii() and _MARK_BYTES in data):

@@ -6,13 +6,17 @@ came of it, in any order. It knows nothing of shards, retries or done files.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
+import os
+import pickle
+import signal
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 from biomedica.errors import BiomedicaError, ConfigError
@@ -48,37 +52,74 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Processes of this machine. One that dies takes only its own job with it (`pebble`)."""
+    """Processes of this machine, one for each job, so that one that dies takes only its own job with it.
+
+    They are forked from a clean server process that has the program loaded: libraries with threads of
+    their own do not survive a fork of this one. They die with this process, however it ends.
+    """
 
     def __init__(self, workers: int) -> None:
-        from pebble import ProcessPool
-
         self.slots = workers
-        # Processes start clean: libraries with threads of their own do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        self._pool: Any = ProcessPool(max_workers=workers, max_tasks=0, context=context)
-        self._jobs: dict[Future[Any], str] = {}
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["biomedica.build"])
+        self._jobs: dict[Connection, tuple[str, BaseProcess]] = {}
 
     def submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
-        self._jobs[self._pool.schedule(_call, args=(function, arguments))] = name
+        here, there = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=_work, args=(there, function, arguments), name=name, daemon=True
+        )
+        process.start()
+        there.close()
+        self._jobs[here] = name, process
 
     def outcomes(self, seconds: float) -> Iterator[Outcome]:
-        from pebble import ProcessExpired
-
-        ended, _ = wait(self._jobs, timeout=seconds, return_when=FIRST_COMPLETED)
-        for future in ended:
-            name = self._jobs.pop(future)
-            error = future.exception()
-            if error is None:
-                yield Outcome(name, value=future.result())
-            elif isinstance(error, (ProcessExpired, FutureTimeoutError)):
-                yield Outcome(name, error=error, died=True)
+        for here in wait(list(self._jobs), timeout=seconds):
+            assert isinstance(here, Connection)
+            name, process = self._jobs.pop(here)
+            try:
+                value, error = here.recv()
+            except (EOFError, OSError):
+                process.join()
+                death = RuntimeError(f"exit code {process.exitcode}")
+                yield Outcome(name, error=death, died=True)
             else:
-                yield Outcome(name, error=error)
+                process.join()
+                yield Outcome(name, value=value, error=error)
+            here.close()
 
     def stop(self) -> None:
-        self._pool.stop()
-        self._pool.join()
+        for here, (_, process) in self._jobs.items():
+            process.kill()
+            process.join()
+            here.close()
+        self._jobs.clear()
+
+
+def _work(there: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """A worker process: call, send what came of it, end."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner stops its workers itself
+    answer: tuple[Any, BaseException | None]
+    try:
+        answer = _call(function, arguments), None
+    except Exception as error:
+        answer = None, error
+    try:
+        there.send(answer)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        said = "".join(traceback.format_exception(answer[1])) if answer[1] else "its result"
+        there.send((None, RuntimeError(f"cannot be sent between processes: {said}")))
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when the one that started it ends (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+_PR_SET_PDEATHSIG = 1
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
