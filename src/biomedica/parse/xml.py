@@ -41,7 +41,7 @@ def _parser(recover: bool) -> etree.XMLParser:
         resolve_entities=False,
         load_dtd=False,
         no_network=True,
-        huge_tree=recover,  # libxml2's limits hold at first, against bombs in attributes
+        huge_tree=recover,  # at first libxml2's limits hold, against bombs in attributes
         remove_comments=True,
         remove_pis=True,
         recover=recover,
@@ -59,8 +59,8 @@ def read_article(data: bytes) -> etree._Element:
     is_wide = b"\0" in data[:64]  # UTF-16 or UTF-32
     try:
         root = etree.fromstring(data, _parser(recover=False))
-    except etree.XMLSyntaxError as error:
-        if b"<!ENTITY" in data or is_wide or error.code in _GIVEN_UP:
+    except etree.XMLSyntaxError:
+        if b"<!ENTITY" in data or is_wide:
             raise
         parser = _parser(recover=True)
         root = etree.fromstring(_LOOSE.sub(_as_number, data), parser)
