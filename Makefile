@@ -15,8 +15,8 @@ check: .venv/dev.stamp  ## format, lint, types, tests, docs: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 -m "not slow and not clients"
-	$(BIN)/pytest -q -m "slow or clients"
+	$(BIN)/pytest -q -n 2 -m "not clients"
+	$(BIN)/pytest -q -m clients
 
 fast: .venv/dev.stamp  ## the tests that take about a minute
 	$(BIN)/pytest -q -n 2 -m "not slow and not clients and not corpus"

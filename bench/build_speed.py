@@ -150,26 +150,24 @@ def peak_memory(bucket: Path, out: Path) -> float:
 
 
 class TreeCpu:
-    """CPU seconds of this process and of all that it starts, sampled while a block runs."""
+    """CPU seconds of all processes that this one starts, sampled while a block runs."""
 
     def __enter__(self) -> TreeCpu:
         self._seen: dict[int, float] = {}
         self._stop = threading.Event()
-        self._known = {p.pid for p in psutil.process_iter()}
-        self._own = time.process_time()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.2):
-            for process in psutil.process_iter():
-                if process.pid not in self._known:
-                    try:
-                        times = process.cpu_times()
-                        self._seen[process.pid] = times.user + times.system
-                    except psutil.Error:
-                        continue
+        own = psutil.Process()
+        while not self._stop.wait(0.05):
+            for process in own.children(recursive=True):
+                try:
+                    times = process.cpu_times()
+                    self._seen[process.pid] = times.user + times.system
+                except psutil.Error:
+                    continue
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
