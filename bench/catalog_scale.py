@@ -131,7 +131,7 @@ def serve(count: int, changed: float, pipe: Connection) -> None:
 
 def refresh(count: int, folder: Path, changed: float) -> dict[str, float]:
     """One refresh of the catalog; seconds, CPU seconds and what was fetched."""
-    from biomedica.catalog import Selection, refresh
+    from biomedica.catalog import Selection, list_articles, refresh
     from biomedica.sources import SourceSettings, open_source
 
     here, there = multiprocessing.Pipe()
@@ -140,7 +140,8 @@ def refresh(count: int, folder: Path, changed: float) -> dict[str, float]:
     endpoint = f"http://127.0.0.1:{here.recv()}"
     started, cpu = time.monotonic(), time.process_time()
     source = open_source("s3://pmc-oa-opendata", SourceSettings(endpoint=endpoint, connections=32))
-    found = refresh(folder / "catalog", source, Selection(), folder / "rejects.parquet")
+    listing = list_articles(source, Selection())
+    found = refresh(folder / "catalog", source, listing, Selection(), folder / "rejects.parquet")
     result = {
         "listed": found.num_listed,
         "fetched": found.num_fetched,

@@ -66,7 +66,9 @@ class Run:
         """Refresh, with the proxy's counts set to nothing first."""
         self.proxy.forget()
         self.folder.mkdir(exist_ok=True)
-        return refresh(self.folder, self.source(), selection, self.rejects_path, **more)
+        source = self.source()
+        listing = catalog.list_articles(source, selection)
+        return refresh(self.folder, source, listing, selection, self.rejects_path, **more)
 
     def fetched(self) -> int:
         """Metadata records that the last refresh asked for."""
@@ -391,4 +393,5 @@ def _refresh_from_folder(
     write_bucket(origin, articles)
     target.mkdir(exist_ok=True)
     source = open_source(str(origin), SourceSettings())
-    refresh(target, source, selection, target.parent / f"{target.name}.parquet")
+    listing = catalog.list_articles(source, selection)
+    refresh(target, source, listing, selection, target.parent / f"{target.name}.parquet")

@@ -173,3 +173,18 @@ def test_tour(tmp_path: Path) -> None:
     assert any(terms.to_pylist())
     text = biomedica("tour", tmp_path / "tour")
     assert "0 built now" in text
+
+
+def test_workers_die_with_their_runner(tour_folder: Path, tmp_path: Path) -> None:
+    """Killed alone (not its workers), a build may be started again at once, and ends whole."""
+    words = [sys.executable, "-m", "biomedica", "build", str(tour_folder), str(tmp_path / "out")]
+    words += ["--set", "shards.samples=5", "--no-report", "--workers", "2"]
+    for _ in range(3):
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while process.poll() is None and not list((tmp_path / "out").glob("done/*.trace")):
+            pass
+        process.kill()
+        process.communicate()
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "whole" in biomedica("doctor", tmp_path / "out")

@@ -260,3 +260,88 @@ def test_mesh_that_came_later(tmp_path: Path) -> None:
     found = [r for r in live(tmp_path / "out").values() if r["pmid"] == row["pmid"]]
     assert [r["mesh_terms"] for r in found] == [["Lung*"]] * len(found)
     assert examine(Archive(tmp_path / "out")).is_whole
+
+
+def test_a_kill_then_another_wish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that was begun, killed and taken back withdraws nothing."""
+    publish(tmp_path / "bucket", articles())
+    build(tmp_path / "bucket", tmp_path / "out")
+    before = live(tmp_path / "out")
+    fewer = Selection(groups=("commercial",))
+    original = Path.replace
+    for moment in range(1, 7):
+        steps = 0
+
+        def replace(path: Path, target: Path, moment: int = moment) -> Path:
+            nonlocal steps
+            steps += 1
+            if steps == moment:
+                raise KilledError
+            return original(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            with suppress(KilledError):
+                build(tmp_path / "bucket", tmp_path / "out", selection=fewer, reselect=True)
+        build(tmp_path / "bucket", tmp_path / "out", reselect=True)
+        assert live(tmp_path / "out") == before
+        assert examine(Archive(tmp_path / "out")).is_whole
+
+
+def test_a_lost_file_beside_a_withdrawn_article(tmp_path: Path) -> None:
+    """A shard that holds withdrawn articles is built again without them when a file of it is lost."""
+    publish(tmp_path / "bucket", articles())
+    build(tmp_path / "bucket", tmp_path / "out")
+    all_changes(tmp_path / "bucket")
+    build(tmp_path / "bucket", tmp_path / "out")
+    expected = live(tmp_path / "out")
+    for path in [*(tmp_path / "out").glob("*/*/commercial-000000.*")][:2]:
+        path.unlink()
+    build(tmp_path / "bucket", tmp_path / "out")
+    assert live(tmp_path / "out") == expected
+    assert examine(Archive(tmp_path / "out")).is_whole
+
+
+def test_a_new_version_that_cannot_be_read_leaves_the_old_one(tmp_path: Path) -> None:
+    """What was known stays until the source gives something better."""
+    found = articles()
+    publish(tmp_path / "bucket", found)
+    build(tmp_path / "bucket", tmp_path / "out")
+    before = live(tmp_path / "out")
+    publish_version(found)
+    publish(tmp_path / "bucket", found)
+    (tmp_path / "bucket" / "metadata" / "PMC103.2.json").write_text("{")
+    build(tmp_path / "bucket", tmp_path / "out")
+    assert live(tmp_path / "out") == before
+
+
+def test_a_picture_that_always_fails_does_not_block_a_retry(tmp_path: Path) -> None:
+    """Articles with one picture that stays wrong keep their others, however often they are retried."""
+    publish(tmp_path / "bucket", articles())
+    for number in (101, 103):
+        picture = next((tmp_path / "bucket" / f"PMC{number}.1").glob("*.jpg"))
+        picture.write_bytes(picture.read_bytes() + b"x")
+    build(tmp_path / "bucket", tmp_path / "out")
+    before = live(tmp_path / "out")
+    result = build(tmp_path / "bucket", tmp_path / "out", retry_failed=True)
+    assert result.changes == {"retried": 2}
+    assert live(tmp_path / "out") == before
+    assert build(tmp_path / "bucket", tmp_path / "out").num_built == 0
+
+
+def test_two_processes_at_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one waits a moment, then gives up; it writes nothing."""
+    import biomedica.build as building
+
+    publish(tmp_path / "bucket", articles())
+    build(tmp_path / "bucket", tmp_path / "out")
+    before = live(tmp_path / "out")
+    monkeypatch.setattr(building, "_LOCK_TRIES", 2)
+    (tmp_path / "out" / "done" / "commercial-000000.json").unlink()
+    with (
+        building._only_one(tmp_path / "out", "commercial-000000"),
+        pytest.raises(ConfigError, match="another process builds commercial-000000"),
+    ):
+        build(tmp_path / "bucket", tmp_path / "out")
+    build(tmp_path / "bucket", tmp_path / "out")
+    assert live(tmp_path / "out") == before

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from biomedica.errors import ArchiveError, ConfigError
-from biomedica.shards import WrittenFile, disk_message, write_file, write_table
+from biomedica.shards import WrittenFile, disk_message, write_arrow, write_file, write_table
 
 FORMAT_VERSION = 1
 """Of the layout and the columns. A reader refuses what it does not know."""
@@ -42,7 +42,7 @@ CHANGELOG = pa.schema(
             False,
             {
                 "about": "`added`, `new_version`, `superseded`, `retracted`, `reinstated`, "
-                "`licence_changed`, `content_changed`, `withdrawn`, `deselected`, `retried`"
+                "`licence_changed`, `content_changed`, `withdrawn`, `retried`"
             },
         ),
         pa.field("detail", pa.string(), False, {"about": "old and new value, where there is one"}),
@@ -179,12 +179,11 @@ class Archive:
         table = self.tombstones()
         return set(zip(table["key"].to_pylist(), table["shard"].to_pylist(), strict=True))
 
-    def add_tombstones(self, rows: list[dict[str, Any]]) -> None:
-        """Withdraw samples; those that are withdrawn already keep their first reason."""
-        known = {(r["shard"], r["key"]): r for r in rows}
-        known |= {(r["shard"], r["key"]): r for r in self.tombstones().to_pylist()}
-        if known:
-            write_table(self.tombstones_path, TOMBSTONES, (known[k] for k in sorted(known)))
+    def set_tombstones(self, rows: list[dict[str, Any]]) -> None:
+        """Withdraw these samples and no others."""
+        table = pa.Table.from_pylist(sorted(rows, key=lambda r: (r["shard"], r["key"])), TOMBSTONES)
+        if not table.equals(self.tombstones().cast(TOMBSTONES)):
+            write_arrow(self.tombstones_path, table)
 
     def add_changes(self, rows: list[dict[str, Any]]) -> None:
         """Append to the changelog; a change that stands in it for the same snapshot is not repeated

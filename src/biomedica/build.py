@@ -6,20 +6,22 @@ counts are compared before an article is done with.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lxml import etree
 
 from biomedica import catalog, enrich
 from biomedica.archive import FORMAT_VERSION, Archive, Done
-from biomedica.errors import SourceError, TaskError
+from biomedica.errors import ConfigError, SourceError, TaskError
 from biomedica.images import SUFFIXES, ImageSettings, RefusedError, read_picture
 from biomedica.parse import NotAnArticleError, parse_article
 from biomedica.parse.facts import licence_code
@@ -42,13 +44,15 @@ from biomedica.run.guard import Guard
 from biomedica.shards import ShardWriter
 from biomedica.sources import FetchError, Source, SourceSettings, open_source
 
+_LOCK_TRIES = 100
+"""Tenths of a second: a worker whose runner was killed needs a moment to end."""
 _AHEAD = 8
 """Articles whose files are under way while one is worked on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What every task of a build shares; small, for it is sent to every worker."""
+    """What every task of a build shares."""
 
     archive: Path
     source: str
@@ -58,6 +62,10 @@ class Job:
     run: RunSettings
     inputs: dict[str, str] = field(default_factory=dict)
     """Digest of the articles of each task."""
+
+    def for_task(self, task: str) -> Job:
+        """The job with the digest of one task alone."""
+        return replace(self, inputs={task: self.inputs[task]})
 
     def settings_digest(self) -> str:
         """Changes with whatever decides about the bytes of a shard."""
@@ -75,15 +83,20 @@ class _Fetched:
     """An article with what was fetched of it so far."""
 
     ref: ArticleRef
-    xml: bytes | None = None
     article: Article | None = None
     files: dict[str, Future[bytes] | bytes | FetchError] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     fetch_failed: bool = False
+    """Its XML could not be fetched."""
 
 
 def build_task(job: Job, task: str, left_out: frozenset[LeftOut]) -> Done:
     """Build one shard and record it as done. Safe to repeat; the same inputs give the same bytes."""
+    with _only_one(job.archive, task):
+        return _build_task(job, task, left_out)
+
+
+def _build_task(job: Job, task: str, left_out: frozenset[LeftOut]) -> Done:
     started, cpu_started = time.monotonic(), time.process_time()
     archive = Archive(job.archive)
     source = open_source(job.source, job.source_settings)
@@ -111,6 +124,25 @@ def build_task(job: Job, task: str, left_out: frozenset[LeftOut]) -> Done:
     archive.write_done(done)
     guard.close()
     return done
+
+
+@contextmanager
+def _only_one(archive: Path, task: str) -> Iterator[None]:
+    """Hold a task: two processes that write one shard would mix their bytes."""
+    path = archive / "done" / f".{task}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        for _ in range(_LOCK_TRIES):
+            with suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.1)
+        else:
+            raise ConfigError(f"another process builds {task}; wait for it, or stop it")
+        yield
+    finally:
+        os.close(handle)
 
 
 def _refs_of(archive: Archive, task: str) -> list[ArticleRef]:
@@ -176,9 +208,14 @@ class _Worker:
             return self._source.read(ref, ref.xml, missing=Reason.XML_MISSING)
         except FetchError as error:
             return error
+        except MemoryError:
+            return FetchError(Reason.MEMORY, "it needs more than the limit")
 
     def _read_media(self, ref: ArticleRef, media: Media) -> bytes:
-        return self._source.read(ref, media, missing=Reason.MEDIA_MISSING)
+        try:
+            return self._source.read(ref, media, missing=Reason.MEDIA_MISSING)
+        except MemoryError:
+            raise FetchError(Reason.MEMORY, "it needs more than the limit") from None
 
     def _parse(self, ref: ArticleRef, xml: bytes | FetchError) -> _Fetched:
         fetched = _Fetched(ref)
@@ -308,7 +345,6 @@ class _Worker:
         try:
             data = self._bytes(fetched, media)
         except FetchError as error:
-            fetched.fetch_failed |= error.reason is Reason.FETCH_FAILED
             return _reject(ref, item, Stage.FETCH, error.reason, error.detail)
         try:
             with self._guard.item(item):

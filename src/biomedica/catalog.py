@@ -162,6 +162,7 @@ def list_articles(source: Source, selection: Selection) -> Listing:
 def refresh(
     folder: Path,
     source: Source,
+    listing: Listing,
     selection: Selection,
     rejects_path: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -173,7 +174,6 @@ def refresh(
     (articles looked at, articles listed). max_failures   records in a row that cannot be fetched: then
     the source is down, and `SourceError` is raised
     """
-    listing = list_articles(source, selection)
     rejects = list(listing.rejects)
     fetched = changed = looked_at = admitted = 0
     seen = set()
@@ -223,6 +223,10 @@ def _refresh_part(
         (n, v): (i, e.encode())
         for i, (n, v, e) in enumerate(zip(*(old[c].to_pylist() for c in _IDENTITY), strict=True))
     }
+    of_number: dict[int, list[int]] = {}
+    for (number, _), (row, _) in known.items():
+        # What was known stays, whatever fails, until the source says otherwise.
+        of_number.setdefault(number, []).append(row)
     keep: list[int] = []
     fresh: list[dict[str, Any]] = []
     rejects: list[Reject] = []
@@ -237,9 +241,7 @@ def _refresh_part(
             if isinstance(found, Reject):
                 rejects.append(found)
                 failures.count(found)
-                old_row = known.get((int((found.pmcid or "PMC0")[3:]), found.version or 0))
-                if found.reason is Reason.FETCH_FAILED and old_row is not None:
-                    keep.append(old_row[0])  # what was known stays until the source says otherwise
+                keep += of_number.pop(int((found.pmcid or "PMC0")[3:]), [])
             else:
                 failures.in_a_row = 0
                 failures.any_came = True
@@ -341,9 +343,10 @@ def read_refs(folder: Path, wanted: list[tuple[int, int]]) -> Iterator[tuple[Art
         if not path.exists():
             continue
         table = pq.read_table(path, filters=[("number", ">=", low), ("number", "<=", high)])
+        places = zip(table["number"].to_pylist(), table["version"].to_pylist(), strict=True)
+        table = table.filter(pa.array([place in here for place in places], pa.bool_()))
         for row in table.to_pylist():
-            if (row["number"], row["version"]) in here:
-                yield _ref(row), row["content"]
+            yield _ref(row), row["content"]
 
 
 def _ref(row: dict[str, Any]) -> ArticleRef:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,8 +32,8 @@ app = App(
 )
 
 
-FAULT, USAGE, INTERRUPTED = 1, 2, 130
-"""Exit codes: a failing source or archive, a mistake in the command, Ctrl-C."""
+FAULT, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+"""Exit codes: a failing source or archive, a mistake in the command, Ctrl-C, SIGTERM."""
 
 
 @Parameter(name="*")
@@ -328,10 +329,18 @@ def build(
     settings = common.settings()
     if task is not None:
         index, count = _index_of(task)
+        if dry_run or reselect or retry_failed or engine != "local" or choice != _CHOICE:
+            raise ConfigError(
+                "--task builds what is planned; give those options to `biomedica plan`"
+            )
+        if Archive(archive).info()["source"] != flow.absolute(source):
+            raise ConfigError(f"{archive} was planned from {Archive(archive).info()['source']}")
         with listener(common) as tell:
             result = flow.build_part(archive, settings, index, count, workers=workers, tell=tell)
     elif dry_run:
-        _forecast(source, Archive(archive), reselect, choice, common)
+        if reselect:
+            raise ConfigError("--dry-run changes nothing: try another selection in a new folder")
+        _forecast(source, Archive(archive), choice, common)
         return
     else:
         with listener(common) as tell:
@@ -359,21 +368,19 @@ def build(
 
 def _index_of(task: str) -> tuple[int, int]:
     index, slash, count = task.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal()):
-        raise ConfigError(f"--task {task!r}: I/N is expected, such as 0/64")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ConfigError(f"--task {task!r}: I/N is expected, I below N, such as 0/64")
     return int(index), int(count)
 
 
-def _forecast(
-    source: str, archive: Archive, reselect: bool, choice: Choice, common: Common
-) -> None:
+def _forecast(source: str, archive: Archive, choice: Choice, common: Common) -> None:
     from biomedica import flow
 
     settings = common.settings()
     selection = choice.selection(settings)
     archive.create()
     with archive.lock(), listener(common) as tell:
-        flow.refresh_catalog(source, archive, selection, settings, reselect=reselect, tell=tell)
+        flow.refresh_catalog(source, archive, selection, settings, tell=tell)
         found = flow.forecast(source, archive, selection, settings)
     if common.json:
         _print_json(found)
@@ -668,6 +675,7 @@ def _print_json(value: Any) -> None:
 
 def main() -> None:
     """Entry point. A mistake or a failing source ends with one clear line and exit code 2 or 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that workers are stopped
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         app()

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def compact(
     freed = dropped = 0
     for number, shard in enumerate(sorted(shards)):
         before = sum(file.size for file in done[shard].outputs)
-        gone, after = _compact_shard(archive, done[shard])
+        gone, after = _compact_shard(archive, done[shard], refresh_mesh)
         dropped += gone
         freed += before - after
         on_progress(number + 1, len(shards))
@@ -72,29 +73,35 @@ def compact(
 
 
 def _mesh_differs(archive: Archive, done: Done) -> bool:
-    path = archive.root / "articles" / done.group / f"{done.task}.parquet"
-    table = pq.read_table(path, columns=["pmid", "mesh_terms"]).to_pylist()
-    mesh = enrich.mesh_terms(archive.root / "pubmed", [r["pmid"] for r in table if r["pmid"]])
-    return any(list(mesh.get(r["pmid"], r["mesh_terms"])) != r["mesh_terms"] for r in table)
+    for kind in ("figures", "articles"):
+        path = archive.root / kind / done.group / f"{done.task}.parquet"
+        rows = pq.read_table(path, columns=["pmid", "mesh_terms"]).to_pylist()
+        mesh = _mesh_of(archive.root, rows)
+        if any(list(mesh.get(r["pmid"], r["mesh_terms"])) != r["mesh_terms"] for r in rows):
+            return True
+    return False
 
 
-def _compact_shard(archive: Archive, done: Done) -> tuple[int, int]:
+def _compact_shard(archive: Archive, done: Done, refresh_mesh: bool) -> tuple[int, int]:
     """(samples dropped, bytes of the new files) of one shard."""
     withdrawn = {key for key, shard in archive.withdrawn() if shard == done.task}
     live = _live_articles(archive, done.task)
     dropped = source_bytes = 0
     with ShardWriter(archive.root, done.group, done.task) as writer:
-        for row, members in read_members(archive.root, done.group, done.task):
+        for row, members in read_members(archive.root, done.group, done.task, refresh_mesh):
             if row["key"] in withdrawn:
                 dropped += 1
                 continue
             source_bytes += row["source_bytes"]
             writer.add_members(row, *members)
-        for row in _rows(archive.root / "articles" / done.group / f"{done.task}.parquet"):
-            if (row["pmcid"], row["version"]) in live:
-                writer.add_article_row(row)
+        for rows in _batches(archive.root / "articles" / done.group / f"{done.task}.parquet"):
+            mesh = _mesh_of(archive.root, rows) if refresh_mesh else {}
+            for row in rows:
+                if (row["pmcid"], row["version"]) in live:
+                    terms = list(mesh.get(row["pmid"], row["mesh_terms"]))
+                    writer.add_article_row(row | {"mesh_terms": terms})
         reasons: dict[str, int] = {}
-        for row in _rows(archive.root / "rejects" / f"{done.task}.parquet"):
+        for row in chain.from_iterable(_batches(archive.root / "rejects" / f"{done.task}.parquet")):
             if (row["pmcid"], row["version"]) in live:
                 writer.add_reject_row(row)
                 reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
@@ -125,20 +132,27 @@ def _live_articles(archive: Archive, task: str) -> set[tuple[str, int]]:
     return {(f"PMC{number}", version) for number, version in pairs}
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
     for batch in pq.ParquetFile(path).iter_batches(512):
-        yield from batch.to_pylist()
+        yield batch.to_pylist()
+
+
+def _mesh_of(root: Path, rows: list[dict[str, Any]]) -> dict[int, tuple[str, ...]]:
+    return enrich.mesh_terms(root / "pubmed", {row["pmid"] for row in rows if row["pmid"]})
 
 
 def read_members(
-    root: Path, group: str, shard: str
+    root: Path, group: str, shard: str, refresh_mesh: bool
 ) -> Iterator[tuple[dict[str, Any], tuple[bytes, bytes, bytes]]]:
-    """(row without offsets, (jpg, txt, json)) of a shard in order, with the newest MeSH terms."""
+    """(row without offsets, (jpg, txt, json)) of a shard in order.
+
+    refresh_mesh   with the newest MeSH terms
+    """
     figures = root / "figures" / group / f"{shard}.parquet"
     with (root / "shards" / group / f"{shard}.tar").open("rb") as tar:
         for batch in pq.ParquetFile(figures).iter_batches(512):
             rows = batch.to_pylist()
-            mesh = enrich.mesh_terms(root / "pubmed", {r["pmid"] for r in rows if r["pmid"]})
+            mesh = _mesh_of(root, rows) if refresh_mesh else {}
             for row in rows:
                 jpg, txt, meta = (
                     os.pread(tar.fileno(), row[f"{part}_size"], row[f"{part}_offset"])

@@ -39,14 +39,17 @@ def load_settings(path: Path | None = None, changes: list[str] | None = None) ->
             values = tomllib.loads(path.read_text())
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from None
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is no TOML: {error}") from None
     for change in changes or []:
         name, equals, text = change.partition("=")
         table, _, setting = name.strip().partition(".")
         if not equals or not setting:
             raise ConfigError(f"{change!r} changes nothing; TABLE.NAME=VALUE is expected")
-        values.setdefault(table, {})[setting] = _toml_value(text.strip())
+        content = values.setdefault(table, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{table} is {content!r}; a table [{table}] is expected")
+        content[setting] = _toml_value(text.strip())
     return _filled(Settings(), values)
 
 

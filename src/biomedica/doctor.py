@@ -194,6 +194,7 @@ def _whole_archive_findings(archive: Archive, done: dict[str, Done]) -> Iterator
     files = tables(archive.root, "figures")
     if not files:
         return
+    yield from _tombstone_findings(archive, done)
     connection = duckdb.connect()
     connection.register("tombstones", archive.tombstones())
     connection.register("figures", _keys(files))
@@ -212,3 +213,24 @@ def _whole_archive_findings(archive: Archive, done: dict[str, Done]) -> Iterator
 
 def _keys(files: list[Path]) -> pa.Table:
     return pa.concat_tables([pq.read_table(path, columns=["key", "shard"]) for path in files])
+
+
+def _tombstone_findings(archive: Archive, done: dict[str, Done]) -> Iterator[Finding]:
+    """What the plan says is withdrawn, and nothing else, has tombstones."""
+    table = plan.read_plan(archive.plan_path)
+    dead = table.filter(pa.array(~table["is_live"].to_numpy() & plan.is_of(table, done)))
+    planned = {(r["task"], f"PMC{r['number']}", r["version"]) for r in dead.to_pylist()}
+    for row in archive.tombstones().to_pylist():
+        if (row["shard"], row["pmcid"], row["version"]) not in planned:
+            yield Finding(
+                "tombstones.parquet", f"{row['key']} is withdrawn, but the plan has it live"
+            )
+            return
+    withdrawn = archive.withdrawn()
+    for task, pmcid, version in sorted(planned):
+        path = archive.root / "figures" / task.rpartition("-")[0] / f"{task}.parquet"
+        filters = [("pmcid", "=", pmcid), ("version", "=", version)]
+        for key in pq.read_table(path, columns=["key"], filters=filters)["key"].to_pylist():
+            if (key, task) not in withdrawn:
+                yield Finding("tombstones.parquet", f"{key} is to be withdrawn; build again")
+                return

@@ -25,7 +25,7 @@ from lxml import etree
 from biomedica.errors import SourceError
 from biomedica.parse.text import inline_text
 from biomedica.records import Reason, Reject, Stage
-from biomedica.shards import REJECTS, reject_row, write_file, write_table
+from biomedica.shards import REJECTS, reject_row, write_arrow, write_file, write_table
 from biomedica.sources.entrez import Entrez
 
 PART_WIDTH = 100_000
@@ -124,11 +124,14 @@ def enrich_from_entrez(
 
 
 def _document(data: bytes) -> etree._Element:
-    """The root of an answer. Raises `ValueError` for what is no XML."""
+    """The root of an answer of efetch. Raises `ValueError` for what is none (an error page)."""
     try:
-        return etree.fromstring(data, _PARSER)
+        root = etree.fromstring(data, _PARSER)
     except etree.XMLSyntaxError as error:
         raise ValueError(f"it is no XML: {error}") from None
+    if root.tag != "PubmedArticleSet":
+        raise ValueError(f"<{root.tag}> instead of records: {inline_text(root) or ''}"[:200])
+    return root
 
 
 def _answer(client: Entrez, pmids: list[int]) -> dict[int, dict[str, Any]]:
@@ -189,9 +192,13 @@ def _merge(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
     """Add records to their parts; a new record replaces an old one."""
     for part in sorted({pmid // PART_WIDTH for pmid in rows}):
         path = _part_path(folder, part)
-        old = {row["pmid"]: row for row in _rows_of(path)}
-        merged = old | {pmid: row for pmid, row in rows.items() if pmid // PART_WIDTH == part}
-        write_table(path, PUBMED, (merged[pmid] for pmid in sorted(merged)))
+        new = [row for pmid, row in rows.items() if pmid // PART_WIDTH == part]
+        table = pa.Table.from_pylist(new, PUBMED)
+        if path.exists():
+            old = pq.read_table(path)
+            replaced = pc.is_in(old["pmid"], table["pmid"].combine_chunks())
+            table = pa.concat_tables([old.filter(pc.invert(replaced)).cast(PUBMED), table])
+        write_arrow(path, table.sort_by("pmid"))
 
 
 def _finish(
@@ -217,10 +224,6 @@ def _missing(pmid: int) -> Reject:
 
 def _part_path(folder: Path, part: int) -> Path:
     return folder / f"part-{part:05d}.parquet"
-
-
-def _rows_of(path: Path) -> list[dict[str, Any]]:
-    return list(pq.read_table(path).to_pylist()) if path.exists() else []
 
 
 def catalog_pmids(parts: Iterable[Path]) -> list[int]:

@@ -81,6 +81,16 @@ def _quiet(progress: Progress) -> None:
     log.debug("%s: %d of %d %s", progress.stage, progress.done, progress.total, progress.unit)
 
 
+def absolute(source_uri: str) -> str:
+    """The address of a source as archives record it: folders by their full path."""
+    scheme, colon, path = source_uri.partition(":")
+    if colon and scheme != "folder":
+        return source_uri
+    if scheme == "folder":
+        return f"folder:{Path(path).absolute()}"
+    return str(Path(source_uri).absolute())
+
+
 def refresh_catalog(
     source_uri: str,
     archive: Archive,
@@ -92,8 +102,10 @@ def refresh_catalog(
 ) -> catalog.Refreshed:
     """Fetch what the source says of its articles, where that changed, and note down what was asked."""
     archive.create()
+    source_uri = absolute(source_uri)
     info = _check_same(archive, source_uri, selection, settings, reselect)
     source = open_source(source_uri, settings.source)
+    listing = catalog.list_articles(source, selection)
     info |= {
         "source": source_uri,
         "selection": _plain(selection),
@@ -104,6 +116,7 @@ def refresh_catalog(
     refreshed = catalog.refresh(
         archive.root / "catalog",
         source,
+        listing,
         selection,
         archive.root / "rejects" / "catalog.parquet",
         lambda done, total: tell(
@@ -132,21 +145,11 @@ def prepare(
     recover(archive)
     job = _job(archive, settings)
     snapshot = date.fromisoformat(refreshed.snapshot) if refreshed.snapshot else None
-    articles = plan.wanted(catalog.parts(archive.root / "catalog"), selection)
-    old = plan.read_plan(archive.plan_path)
-    done = _valid_done(archive, old, job)
-    again = _failed_articles(archive) if retry_failed else frozenset()
-    changes, stays, to_assign = plan.compare(old, articles, frozenset(done), again)
-    if changes or to_assign.num_rows:
-        _withdraw(archive, changes, snapshot)
-        first = plan.next_numbers(sorted(done))
-        new = plan.assign(to_assign, settings.shards, first)
-        plan.write_plan(archive.plan_path, stays, new)
-        del new
-    del articles, to_assign, old, stays
-    current = plan.read_plan(archive.plan_path)
+    changes = _replan(archive, job, selection, snapshot, retry_failed)
+    current = _without_lost(archive, plan.read_plan(archive.plan_path), job)
     job = replace(job, inputs=plan.task_digests(current))
-    done = _valid_done(archive, current, job)
+    done = _valid_done(archive, job)
+    _sync_tombstones(archive, done)
     return Prepared(
         archive=archive,
         job=job,
@@ -155,6 +158,37 @@ def prepare(
         changes=tuple(changes),
         snapshot=snapshot,
     )
+
+
+def _replan(
+    archive: Archive, job: Job, selection: Selection, snapshot: date | None, retry_failed: bool
+) -> list[Change]:
+    """Compare the plan with the catalog; where they differ, note the changes down and write the plan.
+    Everything else follows from the plan, so a kill after any step is made up for by the next call."""
+    articles = plan.wanted(catalog.parts(archive.root / "catalog"), selection)
+    old = plan.read_plan(archive.plan_path)
+    done = _valid_done(archive, job)
+    again = _failed_articles(archive) if retry_failed else frozenset()
+    changes, stays, to_assign = plan.compare(
+        old, articles, frozenset(done), again=again, since=snapshot
+    )
+    if changes or to_assign.num_rows:
+        _log_changes(archive, changes, snapshot)
+        first = plan.next_numbers(sorted({*job.inputs, *archive.done()}))
+        new = plan.assign(to_assign, job.shards, first)
+        plan.write_plan(archive.plan_path, stays, new)
+    return changes
+
+
+def _without_lost(archive: Archive, table: pa.Table, job: Job) -> pa.Table:
+    """The plan without withdrawn articles of shards that must be built again (a file was lost)."""
+    done = _valid_done(archive, replace(job, inputs=plan.task_digests(table)))
+    keeps = table["is_live"].to_numpy() | plan.is_of(table, done)
+    if keeps.all():
+        return table
+    table = table.filter(pa.array(keeps))
+    plan.write_plan(archive.plan_path, table, table.slice(0, 0))
+    return table
 
 
 def _job(archive: Archive, settings: Settings) -> Job:
@@ -178,7 +212,7 @@ def prepare_part(archive: Archive, settings: Settings, index: int, count: int) -
     _check_same(archive, archive.info()["source"], None, settings, reselect=True)
     job = _job(archive, settings)
     mine = list(job.inputs)[index::count]
-    done = _valid_done(archive, plan.read_plan(archive.plan_path), job)
+    done = _valid_done(archive, job)
     return Prepared(
         archive=archive,
         job=job,
@@ -230,6 +264,8 @@ def _first_difference(old: Any, new: Any, name: str = "") -> str:
 def _plain(selection: Selection) -> dict[str, Any]:
     """The selection as JSON holds it."""
     plain = asdict(selection)
+    if selection.query is not None:
+        plain["pmcids"] = None  # what the search finds changes; what was asked is what counts
     for name, value in plain.items():
         if isinstance(value, date):
             plain[name] = value.isoformat()
@@ -238,24 +274,13 @@ def _plain(selection: Selection) -> dict[str, Any]:
     return plain
 
 
-def read_selection(info: dict[str, Any]) -> Selection:
-    """The selection that an archive was made with."""
-    plain = dict(info["selection"])
-    for name in ("published_from", "published_to"):
-        plain[name] = date.fromisoformat(plain[name]) if plain[name] else None
-    for name in ("pmcids", "groups"):
-        plain[name] = None if plain[name] is None else tuple(plain[name])
-    return Selection(**plain)
-
-
-def _valid_done(archive: Archive, table: pa.Table, job: Job) -> dict[str, Done]:
+def _valid_done(archive: Archive, job: Job) -> dict[str, Done]:
     """Tasks that were finished for what the plan gives them now."""
-    digests = plan.task_digests(table)
     settings = job.settings_digest()
     return {
         task: done
         for task, done in archive.done().items()
-        if digests.get(task) == done.inputs
+        if job.inputs.get(task) == done.inputs
         and done.settings == settings
         and all(_has_size(archive.root / file.path, file.size) for file in done.outputs)
     }
@@ -265,43 +290,74 @@ def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _failed_articles(archive: Archive) -> frozenset[tuple[str, int, int]]:
-    """(task, number, version) of articles with a reject that trying again may mend."""
+def _failed_articles(archive: Archive) -> frozenset[tuple[int, int]]:
+    """(number, version) of articles with a reject that trying again may mend."""
     reasons = pa.array([reason.value for reason in RETRIABLE])
     found = set()
     for task in archive.done():
         path = archive.root / "rejects" / f"{task}.parquet"
+        if not path.exists():
+            continue
         rejects = pq.read_table(path, columns=["reason", "pmcid", "version"])
         rejects = rejects.filter(pc.is_in(rejects["reason"], reasons))
         pairs = zip(rejects["pmcid"].to_pylist(), rejects["version"].to_pylist(), strict=True)
-        found |= {(task, int(pmcid[3:]), version) for pmcid, version in pairs}
+        withdrawn = _withdrawn_articles(archive).get(task, {})
+        found |= {
+            (int(pmcid[3:]), version)
+            for pmcid, version in pairs
+            if (pmcid, version) not in withdrawn
+        }
     return frozenset(found)
 
 
-def _withdraw(archive: Archive, changes: Iterable[Change], snapshot: date | None) -> None:
-    """Write tombstones and changelog: before the plan, so that a kill in between repeats them."""
-    by_task: dict[str, list[Change]] = {}
+def _withdrawn_articles(
+    archive: Archive,
+) -> dict[str, dict[tuple[str, int], tuple[str, date | None]]]:
+    """By task, the articles of its shard that are not live, with reason and snapshot."""
+    table = plan.read_plan(archive.plan_path)
+    table = table.filter(pc.invert(table["is_live"]))
+    found: dict[str, dict[tuple[str, int], tuple[str, date | None]]] = {}
+    for row in table.to_pylist():
+        place = f"PMC{row['number']}", row["version"]
+        found.setdefault(row["task"], {})[place] = row["reason"], row["since"]
+    return found
+
+
+def _sync_tombstones(archive: Archive, done: Iterable[str]) -> None:
+    """Make the tombstones what the plan says: the samples of articles that are not live."""
+    finished = set(done)
+    rows = []
+    for task, articles in sorted(_withdrawn_articles(archive).items()):
+        keys = _keys_of(archive, task) if task in finished else {}
+        for (pmcid, version), (reason, since) in articles.items():
+            for key in keys.get((pmcid, version), []):
+                about = {"pmcid": pmcid, "version": version, "reason": reason, "since": since}
+                rows.append({"key": key, "shard": task, **about})
+    if rows or archive.tombstones_path.exists():
+        archive.set_tombstones(rows)
+
+
+def _log_changes(archive: Archive, changes: Iterable[Change], snapshot: date | None) -> None:
+    """Enter what changed in the changelog."""
+    keys: dict[str, dict[tuple[str, int], list[str]]] = {}
+    rows = []
     for change in changes:
-        by_task.setdefault(change.task or "", []).append(change)
-    tombstones, log_rows = [], []
-    for task, found in sorted(by_task.items()):
-        keys = _keys_of(archive, task) if task else {}
-        for change in found:
-            pmcid = f"PMC{change.number}"
-            withdrawn = keys.get((pmcid, change.version), [])
-            about = {"pmcid": pmcid, "version": change.version, "since": snapshot}
-            for key in withdrawn:
-                tombstones.append(about | {"key": key, "shard": task, "reason": change.change})
-            log_rows.append(
-                about
-                | {
-                    "change": change.change,
-                    "detail": change.detail,
-                    "num_samples": len(withdrawn),
-                }
-            )
-    archive.add_tombstones(tombstones)
-    archive.add_changes(sorted(log_rows, key=lambda r: (int(r["pmcid"][3:]), r["version"])))
+        pmcid = f"PMC{change.number}"
+        task = change.task
+        if task is not None and task not in keys:
+            keys[task] = _keys_of(archive, task)
+        withdrawn = keys[task].get((pmcid, change.version), []) if task is not None else []
+        rows.append(
+            {
+                "since": snapshot,
+                "pmcid": pmcid,
+                "version": change.version,
+                "change": change.change,
+                "detail": change.detail,
+                "num_samples": len(withdrawn),
+            }
+        )
+    archive.add_changes(sorted(rows, key=lambda r: (int(r["pmcid"][3:]), r["version"])))
 
 
 def _keys_of(archive: Archive, task: str) -> dict[tuple[str, int], list[str]]:
@@ -330,7 +386,9 @@ def build(
     before = _sum_up(archive, prepared.job.inputs)
     pairs, rejects = before[0]["pairs"], sum(before[1].values())
     finished = prepared.num_done
-    for done in run_tasks(engine, archive, prepared.tasks, build_task, prepared.job, settings.run):
+    for done in run_tasks(
+        engine, archive, prepared.tasks, build_task, prepared.job.for_task, settings.run
+    ):
         finished += 1
         pairs += done.counts["pairs"]
         rejects += sum(done.rejects.values())
@@ -344,10 +402,9 @@ def build(
                 rejects=rejects,
             )
         )
+    counts, reasons = _sum_up(archive, prepared.job.inputs)
     if not part:
         _remove_leftovers(archive)
-    counts, reasons = _sum_up(archive, prepared.job.inputs)
-    if not set(prepared.job.inputs) - set(archive.done()):
         archive.write_info(archive.info() | {"counts": dict(counts), "rejects": dict(reasons)})
     return BuildResult(
         num_tasks=total,
@@ -359,30 +416,33 @@ def build(
     )
 
 
+_EXACT = ("pairs", "articles", "rejects", "source_bytes")
+"""Counts that stay right when articles are withdrawn."""
+
+
 def _sum_up(archive: Archive, tasks: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
     """(counts, rejects by reason) of what is live in the finished ones of these tasks."""
     counts: Counter[str] = Counter(pairs=0, articles=0)
     reasons: Counter[str] = Counter()
     wanted = set(tasks)
-    for task, done in archive.done().items():
-        if task in wanted:
-            counts.update(done.counts)
-            reasons.update(done.rejects)
-    counts["pairs"] -= archive.tombstones().num_rows
-    table = plan.read_plan(archive.plan_path)
-    withdrawn = table.filter(pc.invert(table["is_live"]))
-    by_task: dict[str, set[tuple[str, int]]] = {}
-    names = ("task", "number", "version")
-    for task, number, version in zip(*(withdrawn[n].to_pylist() for n in names), strict=True):
-        by_task.setdefault(task, set()).add((f"PMC{number}", version))
-    for task, gone in by_task.items():
+    found = [done for task, done in archive.done().items() if task in wanted]
+    for done in found:
+        counts.update(done.counts)
+        reasons.update(done.rejects)
+    withdrawn = _withdrawn_articles(archive)
+    for task, gone in withdrawn.items():
         group = task.rpartition("-")[0]
+        path = archive.root / "rejects" / f"{task}.parquet"
+        if task not in wanted or not path.exists():
+            continue
         articles = _articles_in(archive.root / "articles" / group / f"{task}.parquet")
         counts["articles"] -= sum(article in gone for article in articles)
-        path = archive.root / "rejects" / f"{task}.parquet"
         of_gone = zip(_articles_in(path), pq.read_table(path)["reason"].to_pylist(), strict=True)
         reasons -= Counter(reason for article, reason in of_gone if article in gone)
+    counts["pairs"] -= archive.tombstones().num_rows
     counts["rejects"] = sum(reasons.values())
+    if withdrawn or any("figures" not in done.counts for done in found):
+        counts = Counter({name: counts[name] for name in _EXACT})
     return counts, reasons
 
 
@@ -394,7 +454,7 @@ def _articles_in(path: Path) -> list[tuple[str, int]]:
 def _remove_leftovers(archive: Archive) -> None:
     """Files of tasks that no plan names any more, and temporary files of a run that was killed."""
     for path in sorted(archive.root.rglob(".*")):
-        if path.name.endswith((".tmp", ".trace")):
+        if path.name.endswith((".tmp", ".trace")) or path.match("done/.*.lock"):
             path.unlink()
     tasks = set(plan.task_digests(plan.read_plan(archive.plan_path)))
     for kind in ("shards", "figures", "articles", "rejects", "done"):
@@ -461,7 +521,7 @@ def forecast(
     articles = plan.wanted(catalog.parts(archive.root / "catalog"), selection)
     job = _job(archive, settings)
     table = plan.read_plan(archive.plan_path)
-    done = _valid_done(archive, table, job)
+    done = _valid_done(archive, job)
     finished = pc.and_(
         pc.is_in(table["task"], pa.array(sorted(done), pa.string())), table["is_live"]
     )

@@ -34,12 +34,15 @@ _END_OF_IMAGE = 0xD9
 _START_OF_SCAN = 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker in or after compressed data: neither stuffing, filling nor a restart."""
-_BROKEN = ("premature end", "bad Huffman", "Premature end", "Invalid", "Unexpected")
+_BROKEN = ("premature end", "bad Huffman", "Premature end")
 """What libjpeg says of data that are missing or changed, not merely odd."""
 _EXIF_ORIENTATION = 0x0112
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _STRETCH = (0.1, 99.9)
 _PHASH_SIDE = 32
+_TRAILING = "trailing-bytes-removed"
+_NOT_RGB = ("cmyk", "lab", "labs", "labq", "xyz")
+_PROFILE = "icc-profile-data"
 _VIPS_FORMATS = ("JPEG", "PNG", "WEBP")
 _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
 """TIFF tags."""
@@ -114,7 +117,11 @@ def _read(image: Image.Image, data: bytes, settings: ImageSettings, md5: str | N
     if frames > settings.max_frames:
         raise RefusedError(Reason.TOO_MANY_FRAMES, f"{frames} frames")
     steps = _needed_steps(image, data, frames)
-    if steps:
+    end = _end_of_jpeg(data) if steps == [_TRAILING] else None
+    if end is not None and b"MPF\0" not in data[:end]:  # no list of further pictures, which are gone
+        jpeg = data[:end]
+        small = _decoded_small(image, jpeg)
+    elif steps:
         converted, steps = _convert(image, data, steps, settings)
         width, height = converted.size
         jpeg = _encode(converted, settings)
@@ -166,7 +173,7 @@ def _needed_steps(image: Image.Image, data: bytes, frames: int) -> list[str]:
     if image.format != "JPEG":
         steps.append(f"from-{str(image.format).lower()}")
     elif (end := _end_of_jpeg(data)) is None or data[end:].strip(b"\0\r\n\t \xff"):
-        steps.append("trailing-bytes-removed")
+        steps.append(_TRAILING)
     if frames > 1:
         steps.append("first-frame")
     if image.mode == "CMYK":
@@ -214,7 +221,23 @@ def _convert(
     if picture.has_transparency_data:
         picture, is_seen = _on_white(picture)
         steps = [*steps, "alpha-on-white"] if is_seen else steps
+    if (profile := image.info.get("icc_profile")) and picture.mode in ("RGB", "RGBA", "P"):
+        picture, is_changed = _to_srgb(picture.convert("RGB"), profile)
+        steps = [*steps, "profile-to-srgb"] if is_changed else steps
     return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"), steps
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, bool]:
+    """(the picture in sRGB, whether it was in another colour space). A profile that is no good is
+    left out of account."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image, False
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"))
+    except (ImageCms.PyCMSError, OSError):
+        return image, False
+    return (image, False) if converted is None else (converted, True)
 
 
 def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
@@ -255,7 +278,7 @@ def _convert_cmyk(data: bytes) -> Image.Image:
     import pyvips
 
     try:
-        return _from_vips(_vips_image(data).colourspace("srgb").autorot())
+        return _from_vips(_upright(_srgb(_vips_image(data))))
     except pyvips.Error as error:
         raise RefusedError(Reason.IMAGE_BAD, _vips_message(error)) from None
 
@@ -283,28 +306,47 @@ def _convert_with_vips(data: bytes, deep: bool) -> tuple[Image.Image, list[str]]
     steps = []
     try:
         image = _vips_image(data)
-        if deep or image.format not in ("uchar", "char"):
-            steps.append("stretched-to-8-bit")
-            if image.hasalpha():
-                steps.append("alpha-on-white")
-                image = image.flatten(background=65535 if image.format == "ushort" else 1)
-            image = _stretch(image.copy_memory())
-        if image.interpretation in ("cmyk", "lab", "labs", "labq", "xyz"):
-            image = image.colourspace("srgb")
+        is_other = image.interpretation in _NOT_RGB
+        if is_other:
+            image = image.colourspace("rgb16") if image.format == "ushort" else _srgb(image)
         if image.hasalpha():
             steps.append("alpha-on-white")
-            image = image.flatten(background=255)
+            image = image.flatten(background={"uchar": 255, "ushort": 65535}.get(image.format, 1))
+        if image.format not in ("uchar", "char"):
+            steps.append("stretched-to-8-bit")
+            image = _stretch(image.copy_memory())
+        elif image.bands == 3 and not is_other and _PROFILE in image.get_fields():
+            steps.append("profile-to-srgb")
+            image = _srgb(image)
         if image.bands not in (1, 3):
             image = image.extract_band(0, n=3 if image.bands > 3 else 1)
-        return _from_vips(image.autorot()), steps
+        return _from_vips(_upright(image)), steps
     except pyvips.Error as error:
         raise RefusedError(Reason.IMAGE_BAD, _vips_message(error)) from None
 
 
+def _srgb(image: Any) -> Any:
+    """In sRGB, by the file's own colour profile where it has one."""
+    if _PROFILE in image.get_fields():
+        return image.icc_transform("srgb", embedded=True)
+    return image.colourspace("srgb")
+
+
+def _upright(image: Any) -> Any:
+    """Turned as EXIF asks; a picture that is read line by line has to be in memory for that."""
+    return image.copy_memory().autorot() if image.get_typeof("orientation") else image
+
+
 def _stretch(image: Any) -> Any:
-    """Percentiles 0.1 and 99.9 to 0 and 255: 12 bits stored in 16 and floats stay visible."""
+    """Percentiles 0.1 and 99.9 to 0 and 255: 12 bits stored in 16 and floats stay visible.
+
+    Where both are the same (a white page with little ink) the type's own range is taken.
+    """
+    is_whole = image.format not in ("float", "double")
     pixels = np.nan_to_num(image.numpy().astype(np.float32), posinf=0, neginf=0)
     low, high = np.percentile(pixels, _STRETCH)
+    if high <= low:
+        low, high = 0.0, 65535.0 if is_whole else max(float(pixels.max()), 1e-12)
     scaled = (pixels - low) * (255.0 / max(float(high - low), 1e-12))
     import pyvips
 

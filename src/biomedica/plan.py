@@ -8,8 +8,9 @@ changed go into new tasks, and samples that they replace are withdrawn by tombst
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,12 @@ PLAN = pa.schema(
         pa.field("is_retracted", pa.bool_(), False, {"about": "when it was planned"}),
         pa.field("num_images", pa.int32(), False, {"about": "pictures that the source lists"}),
         pa.field("is_live", pa.bool_(), False, {"about": "false: built, and withdrawn since"}),
+        pa.field("reason", pa.string(), True, {"about": "why it is not live, as in the changelog"}),
+        pa.field("since", pa.date32(), True, {"about": "snapshot in which it was withdrawn"}),
     ]
 )
-_WANTED = [name for name in PLAN.names if name not in ("task", "is_live")]
+_STATE = ("task", "is_live", "reason", "since")
+_WANTED = [name for name in PLAN.names if name not in _STATE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,11 @@ def assign(articles: pa.Table, settings: ShardSettings, first: dict[str, int]) -
     table = articles.take(np.concatenate(order))
     table = table.add_column(0, PLAN.field("task"), pa.chunked_array(tasks))
     live = pa.array(np.ones(table.num_rows, dtype=bool))
-    return table.append_column(PLAN.field("is_live"), live).cast(PLAN)
+    table = table.append_column(PLAN.field("is_live"), live)
+    for name in ("reason", "since"):
+        nothing = pa.nulls(table.num_rows, PLAN.field(name).type)
+        table = table.append_column(PLAN.field(name), nothing)
+    return table.cast(PLAN)
 
 
 def _shard_numbers(images: np.ndarray[Any, Any], settings: ShardSettings) -> np.ndarray[Any, Any]:
@@ -125,14 +133,16 @@ def compare(
     plan: pa.Table,
     articles: pa.Table,
     done: frozenset[str],
-    again: frozenset[tuple[str, int, int]] = frozenset(),
+    *,
+    again: frozenset[tuple[int, int]] = frozenset(),
+    since: date | None = None,
 ) -> tuple[list[Change], pa.Table, pa.Table]:
     """(changes, rows of the plan that stay, articles to assign).
 
     Where nothing changed, the plan stays as it is, finished or not. Where something did, rows of
     finished tasks stay (those that are withdrawn no longer live), and the articles of tasks that are
-    not finished are assigned anew together with the additions. again   (task, number, version) of
-    articles to build once more though the source says nothing new of them
+    not finished are assigned anew together with the additions. again   (number, version) of articles to
+    build once more though the source says nothing new of them
     """
     if plan.num_rows == 0:
         return [], plan, articles
@@ -145,25 +155,50 @@ def compare(
         ours = plan["content"].combine_chunks().filter(pa.array(same))
         same[same] = pc.equal(theirs, ours).to_numpy(zero_copy_only=False)
     if again:
-        names = ("task", "number", "version")
-        places = zip(*(plan[name].to_pylist() for name in names), strict=True)
-        same &= ~np.fromiter((place in again for place in places), bool, len(same))
+        same &= ~np.isin(old, [_number_of(*each) for each in again])
     is_added = ~np.isin(new, old[same])
     if same[live].all() and not is_added.any():
         return [], plan, articles.slice(0, 0)
-    finished = np.isin(plan["task"].to_numpy(zero_copy_only=False), sorted(done))
+    finished = is_of(plan, done)
     changes = list(_changes(plan, articles, np.flatnonzero(live & ~same), finished, is_added))
-    stays = plan.set_column(
-        plan.schema.get_field_index("is_live"), PLAN.field("is_live"), pa.array(same)
-    ).filter(pa.array(finished))
+    stays = _withdrawn(plan, same, changes, since).filter(pa.array(finished))
     return changes, stays, articles.filter(pa.array(~np.isin(new, old[same & finished])))
+
+
+def is_of(plan: pa.Table, tasks: Iterable[str]) -> np.ndarray[Any, Any]:
+    """(N,) of bool: rows of these tasks."""
+    chosen = pa.array(sorted(tasks), pa.string())
+    return np.asarray(pc.is_in(plan["task"], chosen).to_numpy())
+
+
+def _withdrawn(
+    plan: pa.Table, same: np.ndarray[Any, Any], changes: list[Change], since: date | None
+) -> pa.Table:
+    """The plan, with what is not the same any more marked and explained."""
+    why = {(c.number, c.version): c.change for c in changes if c.task is not None}
+    reasons = plan["reason"].to_pylist()
+    dates = plan["since"].to_pylist()
+    newly = np.flatnonzero(plan["is_live"].to_numpy() & ~same).tolist()
+    for row, place in zip(newly, _places(plan.take(pa.array(newly, pa.int64()))), strict=True):
+        reasons[row], dates[row] = why.get(place), since
+    columns = {
+        "is_live": pa.array(same),
+        "reason": pa.array(reasons, pa.string()),
+        "since": pa.array(dates, pa.date32()),
+    }
+    for name, column in columns.items():
+        plan = plan.set_column(plan.schema.get_field_index(name), PLAN.field(name), column)
+    return plan
+
+
+def _number_of(number: int, version: int) -> int:
+    """Article and version in one number; versions have four digits at the most."""
+    return number * (1 << 16) + version
 
 
 def _identity(table: pa.Table) -> np.ndarray[Any, Any]:
     """(N,) of int64: article and version in one number."""
     number, version = table["number"].to_numpy(), table["version"].to_numpy()
-    if len(version) and int(version.max()) >= 1 << 16:
-        raise ConfigError(f"a version of {int(version.max())} is more than this program counts to")
     return np.asarray(number.astype(np.int64) * (1 << 16) + version)
 
 

@@ -148,7 +148,7 @@ def _content(archive: Archive, tables: Tables, seed: int, num_pairs: int) -> dic
 
 def _without_secrets(uri: str) -> str:
     """An address without user, password and query."""
-    return re.sub(r"//[^/@]*@", "//", uri).partition("?")[0] if "//" in uri else uri
+    return re.sub(r"//[^/]*@", "//", uri).partition("?")[0] if "//" in uri else uri
 
 
 def _settings(info: dict[str, Any], done: Iterable[Done]) -> dict[str, Any]:

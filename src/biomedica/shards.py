@@ -502,12 +502,13 @@ def _sync(path: Path) -> None:
 def write_file(path: Path, data: bytes) -> None:
     """Write a small file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary(path).open("wb") as file:
+        with own.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary(path).replace(path)
+        own.replace(path)
     except OSError as error:
         raise ArchiveError(disk_message(path.parent, error)) from error
 

@@ -121,11 +121,13 @@ def _read_text(
 ) -> tuple[str | None, str]:
     """Abstract and body as text; the mentions in all running text are recorded on the way."""
     abstracts = []
+    language = root.get(facts.XML_LANG)
     for element in meta.iterchildren("abstract"):
         if (heading := element.find("title")) is not None:
             cut(heading)
         text = "\n".join(citations.read(runs(element), "Abstract"))
-        abstracts.append((element.get("abstract-type") is not None, text))
+        is_other = (element.get(facts.XML_LANG) or language) != language
+        abstracts.append((is_other, element.get("abstract-type") is not None, text))
     body = root.find("body")
     lines = [] if body is None else citations.read(runs(body), None)
     back = root.find("back")
@@ -136,8 +138,8 @@ def _read_text(
         kind = part.get("article-type") or part.get("response-type") or str(part.tag)
         for region in part.iterchildren("body", "back"):
             citations.read(runs(region), kind)
-    main = min((a for a in abstracts if a[1]), key=lambda a: a[0], default=(True, None))
-    return main[1], "\n".join(lines)
+    main = min((a for a in abstracts if a[2]), key=lambda a: a[:2], default=(True, True, None))
+    return main[2], "\n".join(lines)
 
 
 def _figure(

@@ -17,7 +17,17 @@ from biomedica.records import Author, Funding, Reference, RelatedArticle
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 LICENSE_REF = "{http://www.niso.org/schemas/ali/1.0/}license_ref"
 
-_NOT_PUBLIC = ("hwp", "nihms", "archival", "received", "accepted", "rev-", "submitted", "update")
+_NOT_PUBLIC = (
+    "hwp",
+    "nihms",
+    "archival",
+    "received",
+    "accepted",
+    "rev-",
+    "submitted",
+    "update",
+    "retract",
+)
 _MONTHS = {
     name: number
     for number, names in enumerate(
@@ -42,7 +52,8 @@ _MONTHS = {
 CITATIONS = frozenset(("mixed-citation", "element-citation", "citation", "nlm-citation", "note"))
 _TEXTS = etree.XPath("descendant::text()", smart_strings=False)
 _PMCID = re.compile(r"(?:PMC)?(\d{1,12})(?:\.\d+)?$", re.IGNORECASE)
-_PMID = re.compile(r"\d{1,9}")
+_PMID = re.compile(r"(?<!\d)\d{1,9}(?!\d)")
+_DOI_ADDRESS = re.compile(r"^(?:https?://)?(?:dx\.)?doi\.org/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +152,19 @@ def texts(elements: Iterable[etree._Element]) -> tuple[str, ...]:
 
 
 def read_keywords(meta: etree._Element, language: str | None) -> tuple[str, ...]:
-    """Keywords of all groups that are in the article's language."""
-    groups = meta.iterchildren("kwd-group")
-    own = [g for g in groups if language is None or g.get(XML_LANG, language) == language]
-    return texts(keyword for group in own for keyword in group.iter("kwd"))
+    """Keywords of all groups that are in the article's language; lists of abbreviations are none."""
+    found = []
+    for group in meta.iterchildren("kwd-group"):
+        other = _primary(group.get(XML_LANG)) or _primary(language)
+        is_own = not language or other == _primary(language)
+        if is_own and "abbr" not in (group.get("kwd-group-type") or "").lower():
+            found += list(group.iter("kwd", "compound-kwd"))
+    return texts(found)
+
+
+def _primary(language: str | None) -> str:
+    """The language alone: `en` of `en-US`."""
+    return (language or "").split("-")[0].lower()
 
 
 def read_affiliations(meta: etree._Element) -> dict[etree._Element, str]:
@@ -154,6 +174,10 @@ def read_affiliations(meta: etree._Element) -> dict[etree._Element, str]:
     for element in meta.iter("aff"):
         for other in list(element.iter("label", "sup", "institution-id", "fn")):
             replace_by_text(other, "")
+        originals = element.findall("institution[@content-type='original']")
+        if originals:  # SciELO: the whole affiliation as printed, and its parts once more
+            found[element] = inline_text(originals[0]) or ""
+            continue
         for part in element.iter(*_AFFILIATION_PARTS):
             following = part.getnext()
             if following is not None and not (part.tail or "").strip():
@@ -193,6 +217,8 @@ def read_authors(
         found += [order.get(aff) for aff in contributor.iter("aff")]
         if not any(index is not None for index in found):
             found = [order.get(aff) for aff in contributor.getparent().iterchildren("aff")]
+        if not any(index is not None for index in found) and len(order) == 1:
+            found = [0]
         indices = tuple(dict.fromkeys(index for index in found if index is not None))
         authors.append(Author(name=name, orcid=_orcid(contributor), affiliations=indices))
     return tuple(authors)
@@ -202,7 +228,7 @@ def _author_name(contributor: etree._Element) -> str | None:
     name = next(contributor.iter("name", "string-name", "collab", "anonymous"), None)
     if name is None or name.tag == "anonymous":
         return None
-    surname = name.findtext("surname")
+    surname = inline_text(name.find("surname"))
     if surname is None:
         for members in list(name.iter("contrib-group")):
             replace_by_text(members, "")
@@ -232,6 +258,9 @@ def read_funding(meta: etree._Element) -> tuple[Funding, ...]:
     numbers = texts(meta.iterchildren("contract-num"))
     if sponsors or numbers:
         found.append(Funding(source="; ".join(sponsors) or None, award_ids=numbers))
+    statement = meta.find("funding-group/funding-statement")
+    if not found and statement is not None:
+        found.append(Funding(source=inline_text(statement), award_ids=()))
     return tuple(found)
 
 
@@ -270,9 +299,9 @@ def read_references(
     """The reference lists, one entry a `ref` (the first citation where one holds several)."""
     ids: dict[etree._Element | None, dict[str | None, str]] = {}
     for element in pub_ids:
-        if element.tail is None and getattr(element.getnext(), "tag", None) == "pub-id":
-            element.tail = " "
-        ids.setdefault(element.getparent(), {})[element.get("pub-id-type")] = element.text or ""
+        text = element.text or ""
+        ids.setdefault(element.getparent(), {})[element.get("pub-id-type")] = text
+        element.text = f" {text}"
     return tuple(found for ref in refs if (found := _reference(ref, ids)))
 
 
@@ -287,30 +316,52 @@ def _reference(
     else:
         return None
     own = ids.get(citation, {})
-    pmid, doi = own.get("pmid", "").strip(), own.get("doi", "").strip()
-    text = raw_text(citation) if _is_punctuated(citation) else " ".join(_TEXTS(citation))
+    pmid = _PMID.search(own.get("pmid", ""))
+    doi = own.get("doi") or _linked_doi(citation)
+    if _is_punctuated(citation):
+        _separate_names(citation)
+        text = raw_text(citation)
+    else:
+        text = " ".join(_TEXTS(citation))
     return Reference(
-        pmid=int(pmid) if _PMID.fullmatch(pmid) else None,
-        doi=doi.removeprefix("https://doi.org/") or None,
+        pmid=int(pmid[0]) if pmid else None,
+        doi=_DOI_ADDRESS.sub("", doi.strip()) or None,
         text=squeeze(unmarked(text)),
     )
+
+
+def _linked_doi(citation: etree._Element) -> str:
+    for link in citation.iter("ext-link"):
+        address = link.get(XLINK_HREF) or ""
+        if link.get("ext-link-type") == "doi" or _DOI_ADDRESS.match(address):
+            return address or inline_text(link) or ""
+    return ""
+
+
+def _separate_names(citation: etree._Element) -> None:
+    """Blanks between the parts of names, commas between names, where the publisher has neither."""
+    for part in citation.iter("surname", "given-names", "suffix", "name", "string-name"):
+        if not part.tail and part.getnext() is not None:
+            part.tail = ", " if part.tag in ("name", "string-name") else " "
 
 
 def _is_punctuated(citation: etree._Element) -> bool:
     """Whether the publisher's own punctuation stands between the parts."""
     if not len(citation):
         return True
-    between = citation.text or citation[0].tail
-    return between is not None and not between.isspace()
+    return bool((citation.text or "").strip() or (citation[0].tail or "").strip())
 
 
 _CC_URL = re.compile(
-    r"creativecommons\.org/(?:licenses/([a-z-]+)|(publicdomain|choose/zero|share-your-work/public))"
+    r"creativecommons\.org/(?:licen[cs]es/(by[a-z-]*)|(publicdomain|choose/zero|share-your-work/public))"
 )
+_CC_WORD = r"4\.0|3\.0|2\.\d|International|CC|BY|Non-?\s?Commercial|NC|No-?\s?Deriv\w*(?: Works)?|ND|Share-?\s?Alike|SA"
 _CC_TEXT = re.compile(
-    r"Creative Commons Attribution((?:[ -]*(?:Non-?Commercial|No-?Deriv(?:ative)?s?(?: Works)?|Share-?Alike))*)",
+    r"Creative Commons(?: licen[cs]e)?,?\s*\(?(?:Attribution|(?:CC[ -]?)?BY\b)"
+    rf"((?:[\s,(\u2010-\u2015-]*(?:{_CC_WORD})\b)*)|\bCC[ -]?BY((?:-(?:NC|ND|SA))*)\b",
     re.IGNORECASE,
 )
+_NOT_COMMERCIAL = re.compile(r"\bNC\b|non.?commercial", re.IGNORECASE)
 
 
 def licence_code(url: str | None, text: str | None) -> str | None:
@@ -323,11 +374,16 @@ def licence_code(url: str | None, text: str | None) -> str | None:
     """
     if match := _CC_URL.search((url or "").lower()):
         return "CC0" if match[2] else f"CC {match[1].strip('-').upper()}"
-    if match := _CC_TEXT.search(text or ""):
-        words = match[1].lower().replace("-", "").replace(" ", "")
-        parts = [code for word, code in _CC_WORDS.items() if word in words]
-        return "-".join(["CC BY", *parts])
-    return None
+    found = list(_CC_TEXT.finditer(text or ""))
+    if not found:
+        return None
+    words = "".join(match[1] or match[2] or "" for match in found)
+    spelled = re.sub(r"[\s\u2010-\u2015-]", "", words).lower()
+    codes = re.findall(r"NC|SA|ND", words.upper())
+    parts = [code for word, code in _CC_WORDS.items() if word in spelled or code in codes]
+    if "NC" not in parts and _NOT_COMMERCIAL.search(text or ""):
+        return None  # it says so in words that are not understood: no licence is better than a wrong one
+    return "-".join(["CC BY", *parts])
 
 
 _CC_WORDS = {"noncommercial": "NC", "sharealike": "SA", "noderiv": "ND"}

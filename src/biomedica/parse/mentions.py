@@ -71,7 +71,8 @@ class Citations:
         self._targets: dict[str, set[int]] = {}
         self._numbers: dict[_Number, set[int]] = {}
         self._cited: list[set[int]] = []
-        self._found: list[dict[tuple[str, str | None], list[Span]]] = [{} for _ in units]
+        self._found: list[dict[tuple[str, str | None], dict[Span, None]]] = [{} for _ in units]
+        self._families = [_family(unit) for unit in units]
         for unit in reversed(units):  # what stands in a figure inside a figure is the inner one's
             self._enter(unit)
         pictured = {unit.element for unit in units if unit.pictures}
@@ -125,20 +126,17 @@ class Citations:
     def _between(self, first: set[int], last: set[int]) -> set[int]:
         """Figures from one end of a range to the other: by number, else by order of one kind."""
         start, end = min(first), max(last)
-        units = self._units[start : end + 1]
-        ends = self._units[start], self._units[end] if units else self._units[start]
-        families = [_family(unit) for unit in ends]
-        if families[0] is None or families[0] != families[1]:
+        family = self._families[start]
+        if family is None or family != self._families[end]:
             return set()
-        return {unit.position for unit in units if _family(unit) == families[0]}
+        return {place for place in range(start, end + 1) if self._families[place] == family}
 
     def _named_range(self, cited: set[int], words: str) -> set[int]:
         """Figures that the words of a single link name as a range: "Figs 1-3"."""
         match = _RANGE_TEXT.search(words)
         if match is None or not cited:
             return set()
-        first = self._units[min(cited)]
-        family = _family(first)
+        family = self._families[min(cited)]
         if family is None or family[1] != match.group(1).upper():
             return set()
         low, high = int(match.group(2)), int(match.group(3))
@@ -248,8 +246,8 @@ class Citations:
 
     def _record(self, text: str, section: str | None, spans: dict[int, list[Span]]) -> None:
         for position, found in spans.items():
-            known = self._found[position].setdefault((text, section), [])
-            known.extend(span for span in found if span not in known)
+            known = self._found[position].setdefault((text, section), {})
+            known.update(dict.fromkeys(found))
 
     def mentions(self, unit: Unit) -> tuple[Mention, ...]:
         """What was recorded of a figure, in the order in which it was read."""

@@ -67,10 +67,10 @@ def run_tasks(
     archive: Archive,
     tasks: Sequence[str],
     function: Callable[..., Any],
-    job: object,
+    job_of: Callable[[str], object],
     settings: RunSettings,
 ) -> Iterator[Any]:
-    """Call `function(job, task, left_out)` for every task; yield what each returns, as they end.
+    """Call `function(job_of(task), task, left_out)` for every task; yield what each returns, as they end.
 
     Raises what a task raises (its own error is no reason to try again), `TaskError` for a task that
     keeps dying. The other tasks' work up to then stands.
@@ -82,7 +82,7 @@ def run_tasks(
         while waiting or running:
             while waiting and len(running) < engine.slots:
                 task = waiting.pop()
-                engine.submit(task, function, job, task, attempts[task].left_out)
+                engine.submit(task, function, job_of(task), task, attempts[task].left_out)
                 running.add(task)
             for outcome in engine.outcomes(seconds=1.0):
                 running.discard(outcome.name)
@@ -100,7 +100,11 @@ def run_tasks(
 def _after_death(
     archive: Archive, outcome: Outcome, attempts: _Attempts, settings: RunSettings
 ) -> None:
-    trace = read_trace(trace_path(archive.root, outcome.name))
+    path = trace_path(archive.root, outcome.name)
+    trace = read_trace(path)
+    path.unlink(
+        missing_ok=True
+    )  # or the next death, before its first item, is laid at this one's door
     attempts.deaths += 1
     log.warning("%s: its process died at %s", outcome.name, trace.item if trace else "no item")
     if trace is not None and trace.item in attempts.suspects:

@@ -6,14 +6,15 @@ came of it, in any order. It knows nothing of shards, retries or done files.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -63,11 +64,12 @@ class LocalEngine:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["biomedica.build"])
         self._jobs: dict[Connection, tuple[str, BaseProcess]] = {}
+        self._watched, self._alive = self._context.Pipe(duplex=False)
 
     def submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
         here, there = self._context.Pipe(duplex=False)
         process = self._context.Process(
-            target=_work, args=(there, function, arguments), name=name, daemon=True
+            target=_work, args=(self._watched, there, function, arguments), name=name, daemon=True
         )
         process.start()
         there.close()
@@ -94,11 +96,15 @@ class LocalEngine:
             process.join()
             here.close()
         self._jobs.clear()
+        self._watched.close()
+        self._alive.close()
 
 
-def _work(there: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _work(
+    watched: Connection, there: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
     """A worker process: call, send what came of it, end."""
-    _die_with_parent()
+    threading.Thread(target=_die_with_runner, args=(watched,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner stops its workers itself
     answer: tuple[Any, BaseException | None]
     try:
@@ -112,14 +118,11 @@ def _work(there: Connection, function: Callable[..., Any], arguments: tuple[Any,
         there.send((None, RuntimeError(f"cannot be sent between processes: {said}")))
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when the one that started it ends (prctl(2))."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-_PR_SET_PDEATHSIG = 1
+def _die_with_runner(watched: Connection) -> None:
+    """End this process when the runner has ended, however: nobody else holds the pipe's other end."""
+    with suppress(EOFError, OSError):
+        watched.recv_bytes()
+    os._exit(1)
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -198,6 +201,8 @@ class InlineEngine:
 
 def open_engine(name: str, workers: int | None, address: str | None) -> Engine:
     """An engine by name: `local`, `ray` or `inline`. workers   None: one for each core"""
+    if workers is not None and workers < 1:
+        raise ConfigError(f"{workers} workers; at least 1 is expected")
     if name == "local":
         return LocalEngine(workers or multiprocessing.cpu_count())
     if name == "ray":

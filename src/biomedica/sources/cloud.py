@@ -14,8 +14,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ from biomedica.sources.listing import ROW, Listing, Rows, listing_of
 from biomedica.sources.store import FetchError, SourceSettings, Store, is_safe
 
 INVENTORY = "inventory-reports/pmc-oa-opendata/metadata/"
-_METADATA = re.compile(r"metadata/PMC(\d{1,18})\.(\d{1,9})\.json")
+_METADATA = re.compile(r"metadata/PMC(\d{1,12})\.(\d{1,4})\.json")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _BATCH = 256
 
@@ -183,7 +183,7 @@ def _inventory_file(
 
 def _inventory_batch(keys: pa.Array, etags: pa.Array, rejects: list[Reject]) -> Rows:
     parts = pc.extract_regex(
-        keys, r"^metadata/PMC(?P<number>\d{1,18})\.(?P<version>\d{1,9})\.json$"
+        keys, r"^metadata/PMC(?P<number>\d{1,12})\.(?P<version>\d{1,4})\.json$"
     )
     known = parts.is_valid()
     if not pc.all(known).as_py():
@@ -232,15 +232,12 @@ def _article_ref(found: dict[str, Any], pmcid: str, version: int, etag: str) -> 
         raise ValueError(f"it is of {found['pmcid']}.{found['version']}")
     location = f"{pmcid}.{version}"
     xml = _media(found["xml_url"], location)
-    media = tuple(
-        sorted((_media(url, location) for url in found.get("media_urls") or ()), key=_name)
-    )
     _check_types(found)
-    pmid = found.get("pmid")
+    media = _usable_media(found.get("media_urls") or [], location)
     return ArticleRef(
         pmcid=pmcid,
         version=version,
-        pmid=None if pmid is None else int(pmid),
+        pmid=found.get("pmid"),
         doi=found.get("doi"),
         title=found.get("title"),
         citation=found.get("citation"),
@@ -274,9 +271,19 @@ def _name(media: Media) -> str:
 
 def _media(url: str, location: str) -> Media:
     """`s3://bucket/PMC1.1/name?md5=...`; the name must be a plain one inside the article's folder."""
-    address, _, query = url.partition("?")
+    address, _, md5 = url.rpartition("?md5=") if "?md5=" in url else (url.split("?")[0], "", "")
     folder, _, name = address.removeprefix("s3://").partition("/")[2].rpartition("/")
     if folder != location or not is_safe(name):
         raise ValueError(f"{address!r} is not a file of {location}")
-    md5 = parse_qs(query).get("md5", [""])[0].lower()
+    md5 = md5.lower()
     return Media(name=name, md5=md5 if _MD5.fullmatch(md5) else None)
+
+
+def _usable_media(urls: list[str], location: str) -> tuple[Media, ...]:
+    """The files that can be asked for. One that is named oddly is as good as not there: its figure
+    alone becomes a reject."""
+    found = []
+    for url in urls:
+        with suppress(ValueError):
+            found.append(_media(url, location))
+    return tuple(sorted(found, key=_name))

@@ -1,4 +1,4 @@
-"""The list of all article versions of a source: twenty bytes and an ETag each, sorted."""
+"""The list of all article versions of a source: 52 bytes each, sorted."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ import numpy as np  # isort: skip
 
 _PACKAGES = (".tar.gz", ".tgz")
 _ARTICLES = (".nxml", ".xml")
-_NAMED = re.compile(r"PMC(\d+)(?:\.(\d+))?(?![\d])")
+_NAMED = re.compile(r"PMC(\d{1,12})(?!\d)(?:\.(\d{1,4})(?!\d))?")
 _INSIDE = "!/"
 _MAX_MEMBERS = 20_000
 
@@ -50,6 +50,7 @@ class _Found:
     rejects: list[Reject] = field(default_factory=list)
 
     def reject(self, key: str, reason: Reason, detail: str) -> None:
+        key, detail = (_printable(text)[:300] for text in (key, detail))
         self.rejects.append(Reject(key=key, stage=Stage.CATALOG, reason=reason, detail=detail))
 
 
@@ -103,12 +104,34 @@ class PackageSource:
     def _scan(self, folder: Path, files: list[str], found: _Found) -> None:
         relative = _relative(folder, self._root)
         articles = [name for name in files if name.lower().endswith(_ARTICLES)]
-        pictures = _pictures_below(folder) if articles else []
+        pictures = self._pictures_below(folder, found) if articles else []
         for name in articles:
             self._enter(relative, name, pictures, found)
         for name in files:
             if name.lower().endswith(_PACKAGES):
                 self._scan_package(str(PurePosixPath(relative, name)), found)
+
+    def _pictures_below(self, folder: Path, found: _Found) -> list[Media]:
+        """Pictures of the folder and of those below it that hold no article of their own."""
+        names = []
+        for inner, folders, files in os.walk(folder):
+            if Path(inner) != folder and any(name.lower().endswith(_ARTICLES) for name in files):
+                folders.clear()
+                continue
+            relative = _relative(Path(inner), folder)
+            names += [
+                str(PurePosixPath(relative, n)) for n in files if n.lower().endswith(SUFFIXES)
+            ]
+        pictures = []
+        for name in sorted(names):
+            location = _relative(folder, self._root)
+            try:
+                data = self._bytes(location, name, Reason.MEDIA_MISSING)
+            except FetchError as error:
+                found.reject(f"{location}/{name}", error.reason, error.detail)
+                continue
+            pictures.append(Media(name=name, md5=_md5(data)))
+        return pictures
 
     def _enter(self, location: str, name: str, pictures: list[Media], found: _Found) -> None:
         key = f"{location}/{name}" if location else name
@@ -229,16 +252,9 @@ def _relative(path: Path, root: Path) -> str:
     return "" if relative == "." else relative
 
 
-def _pictures_below(folder: Path) -> list[Media]:
-    """Pictures of the folder and of those below it that hold no article of their own."""
-    found = []
-    for inner, folders, files in os.walk(folder):
-        if Path(inner) != folder and any(name.lower().endswith(_ARTICLES) for name in files):
-            folders.clear()
-            continue
-        relative = _relative(Path(inner), folder)
-        found += [str(PurePosixPath(relative, n)) for n in files if n.lower().endswith(SUFFIXES)]
-    return [Media(name=name, md5=_md5((folder / name).read_bytes())) for name in sorted(found)]
+def _printable(text: str) -> str:
+    """A text that every table can hold: bytes of file names that are no UTF-8 are written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _article_ref(data: bytes, location: str, name: str, pictures: list[Media]) -> ArticleRef | None:

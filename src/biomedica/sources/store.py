@@ -12,6 +12,8 @@ import random
 import re
 import stat
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,10 +21,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from lxml import etree
+
 from biomedica.errors import ConfigError, SourceError
 from biomedica.records import Reason
 
 MEGABYTE = 1 << 20
+_XML = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +217,9 @@ class ObjectStore:
 
         self.uri = uri
         self._settings = settings
+        self._prefix = f"{prefix}/" if prefix else ""
+        host = endpoint or f"https://s3.{settings.region}.amazonaws.com"
+        self._address = f"{host.rstrip('/')}/{bucket}"
         options: dict[str, Any] = {"timeout": timedelta(seconds=settings.timeout_seconds)}
         if endpoint is not None:
             options["allow_http"] = endpoint.startswith("http://")
@@ -285,22 +293,25 @@ class ObjectStore:
     def folders(self, prefix: str) -> list[str]:
         folder, _, start = prefix.rpartition("/")
         if start:
-            return sorted(self._listed(lambda: self._folders_from(folder, prefix)))
+            return sorted(self._listed(lambda: self._folders_from(prefix)))
         result = self._listed(lambda: self._store.list_with_delimiter(folder or None))
         return sorted(result["common_prefixes"])
 
-    def _folders_from(self, folder: str, prefix: str) -> set[str]:
-        """The service lists whole folders only; so it is asked from the prefix on, and left there."""
-        found: set[str] = set()
-        for batch in self._store.list(folder or None, offset=prefix):
-            for item in batch:
-                key = item["path"]
-                if not key.startswith(prefix):
-                    return found
-                name, slash, _ = key[len(prefix) :].partition("/")
-                if slash:
-                    found.add(prefix + name)
-        return found
+    def _folders_from(self, prefix: str) -> list[str]:
+        """Folders whose names start with a prefix: one small request, which the library behind this
+        class cannot make (it lists whole folders only). ListObjectsV2 of the S3 API."""
+        found: list[str] = []
+        query = {"list-type": "2", "prefix": f"{self._prefix}{prefix}", "delimiter": "/"}
+        while True:
+            url = f"{self._address}?{urllib.parse.urlencode(query)}"
+            with urllib.request.urlopen(url, timeout=self._settings.timeout_seconds) as answer:
+                root = etree.fromstring(answer.read(), _XML)
+            names = root.iterfind("{*}CommonPrefixes/{*}Prefix")
+            found += [(e.text or "").removeprefix(self._prefix).rstrip("/") for e in names]
+            token = root.findtext("{*}NextContinuationToken")
+            if not token:
+                return found
+            query["continuation-token"] = token
 
     def _listed(self, call: Any) -> Any:
         from obstore.exceptions import BaseError
@@ -310,7 +321,7 @@ class ObjectStore:
                 time.sleep(self._pause(attempt))
             try:
                 return call()
-            except (BaseError, OSError, ValueError) as error:
+            except (BaseError, OSError, ValueError, etree.XMLSyntaxError) as error:
                 last = error
         raise SourceError(
             f"cannot list {self.uri}: {_short(last)}. Check the address (and source.endpoint, "
