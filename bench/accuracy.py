@@ -16,7 +16,6 @@ import csv
 import json
 import os
 import platform
-import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -525,7 +524,8 @@ def write_report(
         "no code with the parser. Figures are joined by picture file, captions and paragraphs are",
         "compared as text after white space is collapsed.",
         "",
-        f"- Command: `{shlex.join(['python', *sys.argv])}`",
+        "- Command: `make bench`, which runs `python bench/standin.py BUCKET FILLED`, `biomedica build FILLED "
+        "ARCHIVE` and `python bench/accuracy.py ARCHIVE FILLED`",
         f"- Date: {arguments.date}",
         f"- Machine: {machine()}",
         f"- Articles: {len(articles)}; rows of articles that are not in the bucket: {strangers}",

@@ -196,7 +196,7 @@ def write_catalog(count: int, folder: Path) -> None:
             "media": [[{"name": name, "md5": name}] for name in names],
             "num_images": images,
             "published": np.full(rows, np.datetime64("2020-03-01")),
-            "content": names,
+            "content": numbers,
             "etag": names,
         }
         arrays = [pa.array(columns[f.name], f.type) for f in CATALOG]

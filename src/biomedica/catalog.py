@@ -62,7 +62,7 @@ CATALOG = pa.schema(
             "published", pa.date32(), "date in the citation; a missing month or day is the first"
         ),
         _field(
-            "content", pa.string(), "digest of all that decides about the article's rows", False
+            "content", pa.uint64(), "digest of all that decides about the article's rows", False
         ),
         _field("etag", pa.string(), "ETag of the metadata", False),
     ]
@@ -290,11 +290,11 @@ def _row(ref: ArticleRef) -> dict[str, Any]:
         "xml_md5": ref.xml.md5,
         "media": [{"name": media.name, "md5": media.md5} for media in ref.media],
     }
-    content = hashlib.md5(repr(row).encode(), usedforsecurity=False).hexdigest()[:16]
+    digest = hashlib.md5(repr(row).encode(), usedforsecurity=False).digest()
     return row | {
         "num_images": len({stem for m in ref.media if (stem := picture_stem(m.name))}),
         "published": cited_date(ref.citation),
-        "content": content,
+        "content": int.from_bytes(digest[:8], "big"),
         "etag": ref.etag,
     }
 
@@ -331,7 +331,7 @@ def parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def read_refs(folder: Path, wanted: list[tuple[int, int]]) -> Iterator[tuple[ArticleRef, str]]:
+def read_refs(folder: Path, wanted: list[tuple[int, int]]) -> Iterator[tuple[ArticleRef, int]]:
     """(article, content digest) of the wanted (number, version) that the catalog holds, in order.
 
     wanted   sorted

@@ -29,7 +29,7 @@ PLAN = pa.schema(
         pa.field("task", pa.string(), False, {"about": "shard that the article goes to"}),
         pa.field("number", pa.int64(), False, {"about": "digits of the PMC id"}),
         pa.field("version", pa.int32(), False, {"about": "version of the article"}),
-        pa.field("content", pa.string(), False, {"about": "digest of the catalog's row"}),
+        pa.field("content", pa.uint64(), False, {"about": "digest of the catalog's row"}),
         pa.field("license_code", pa.string(), True, {"about": "when it was planned"}),
         pa.field("is_retracted", pa.bool_(), False, {"about": "when it was planned"}),
         pa.field("num_images", pa.int32(), False, {"about": "pictures that the source lists"}),
@@ -271,7 +271,7 @@ def read_plan(path: Path) -> pa.Table:
     return pq.read_table(path) if path.exists() else PLAN.empty_table()
 
 
-def read_task(path: Path, task: str) -> list[tuple[int, int, str]]:
+def read_task(path: Path, task: str) -> list[tuple[int, int, int]]:
     """(number, version, content) of a task's articles, in order."""
     table = pq.read_table(
         path, filters=[("task", "=", task)], columns=["number", "version", "content"]
@@ -287,10 +287,10 @@ def task_digests(plan: pa.Table) -> dict[str, str]:
         return {}
     starts = np.flatnonzero(np.r_[True, tasks[1:] != tasks[:-1]])
     numbers, versions = plan["number"].to_numpy(), plan["version"].to_numpy()
-    contents = plan["content"].combine_chunks()
+    contents = plan["content"].to_numpy()
     digests = {}
     for start, end in zip(starts, [*starts[1:], len(tasks)], strict=True):
         digest = hashlib.sha256(numbers[start:end].tobytes() + versions[start:end].tobytes())
-        digest.update("".join(contents.slice(start, end - start).to_pylist()).encode())
+        digest.update(contents[start:end].tobytes())
         digests[str(tasks[start])] = digest.hexdigest()
     return digests
