@@ -33,7 +33,7 @@ ROW_COLUMNS = [
     "key", "pmcid", "version", "figure_id", "figure_position", "file_name", "caption", "mentions",
 ]  # fmt: skip
 NEEDED_PERCENT = {"found": 99.5, "graphic": 99.5, "caption": 99.5, "mentions": 99.0}
-CLIP = 200
+CLIP = 60
 
 PEER_SCRIPT = """
 import json, sys
