@@ -118,7 +118,9 @@ def _read(image: Image.Image, data: bytes, settings: ImageSettings, md5: str | N
         raise RefusedError(Reason.TOO_MANY_FRAMES, f"{frames} frames")
     steps = _needed_steps(image, data, frames)
     end = _end_of_jpeg(data) if steps == [_TRAILING] else None
-    if end is not None and b"MPF\0" not in data[:end]:  # no list of further pictures, which are gone
+    if (
+        end is not None and b"MPF\0" not in data[:end]
+    ):  # no list of further pictures, which are gone
         jpeg = data[:end]
         small = _decoded_small(image, jpeg)
     elif steps:
