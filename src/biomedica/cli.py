@@ -601,11 +601,13 @@ class _Lines:
         self._seconds = seconds
         self._stage = ""
         self._started = self._last = 0.0
+        self._heard = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if progress.stage != self._stage:
-            self._stage, self._started, self._last = progress.stage, now, 0.0
+            self._stage, self._started, self._last = progress.stage, self._heard, 0.0
+        self._heard = now
         if now - self._last < self._seconds and progress.done < progress.total:
             return
         self._last = now
@@ -616,7 +618,7 @@ class _Lines:
         )
         print(
             f"{progress.stage}: {progress.done:,} of {progress.total:,} {progress.unit}{extra}, "
-            f"{_duration(left)} left",
+            f"{rate:.1f} {progress.unit} a second, {_duration(left)} left",
             file=sys.stderr,
             flush=True,
         )
@@ -637,10 +639,16 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         known: dict[str, Any] = {}
+        started: dict[str, float] = {}
+        heard = time.monotonic()
 
         def tell(progress: Progress) -> None:
+            nonlocal heard
             if progress.stage not in known:
                 known[progress.stage] = bars.add_task(progress.stage, note="")
+                started[progress.stage] = heard
+            heard = time.monotonic()
+            seconds = max(heard - started[progress.stage], 1e-9)
             note = (
                 f"{progress.pairs:,} pairs, {progress.rejects:,} rejects" if progress.pairs else ""
             )
@@ -648,7 +656,7 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
                 known[progress.stage],
                 completed=progress.done,
                 total=progress.total,
-                note=f"{progress.unit} {note}",
+                note=f"{progress.unit}, {progress.done / seconds:.1f}/s {note}",
             )
 
         yield tell
