@@ -345,3 +345,21 @@ def test_two_processes_at_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         build(tmp_path / "bucket", tmp_path / "out")
     build(tmp_path / "bucket", tmp_path / "out")
     assert live(tmp_path / "out") == before
+
+
+def test_one_of_several_versions_fails(tmp_path: Path) -> None:
+    """With all versions selected, a version that cannot be read costs and doubles no other."""
+    found = articles()
+    publish_version(found)
+    publish(tmp_path / "bucket", found)
+    everything = Selection(all_versions=True)
+    build(tmp_path / "bucket", tmp_path / "out", selection=everything)
+    before = live(tmp_path / "out")
+    found[103] = SmallArticle(number=103, pictures=2, licence="CC BY-NC", pmid=103, edition=1)
+    found["103.2"] = SmallArticle(number=103, version=2, pictures=3, licence="CC BY", edition=1)
+    publish(tmp_path / "bucket", found)
+    (tmp_path / "bucket" / "metadata" / "PMC103.2.json").write_text("{")
+    build(tmp_path / "bucket", tmp_path / "out", selection=everything)
+    assert live(tmp_path / "out").keys() == before.keys()
+    assert changes(tmp_path / "out") == [("content_changed", 1, "PMC103")]
+    assert examine(Archive(tmp_path / "out")).is_whole

@@ -258,9 +258,14 @@ _IDENTITY = ("number", "version", "etag")
 
 
 def _table(old: pa.Table, keep: list[int], fresh: list[dict[str, Any]]) -> pa.Table:
+    """Old rows that are kept, each once, and fresh ones, which go before an old row of the same version."""
+    replaced = {(row["number"], row["version"]) for row in fresh}
+    kept = old.take(pa.array(sorted(set(keep)), pa.int64())).cast(CATALOG)
+    places = zip(kept["number"].to_pylist(), kept["version"].to_pylist(), strict=True)
+    kept = kept.filter(pa.array([place not in replaced for place in places], pa.bool_()))
     table = pa.concat_tables(
         [
-            old.take(pa.array(keep, pa.int64())).cast(CATALOG),
+            kept,
             pa.Table.from_pylist(fresh, CATALOG),
         ]
     )

@@ -294,6 +294,7 @@ def _failed_articles(archive: Archive) -> frozenset[tuple[int, int]]:
     """(number, version) of articles with a reject that trying again may mend."""
     reasons = pa.array([reason.value for reason in RETRIABLE])
     found = set()
+    all_withdrawn = _withdrawn_articles(archive)
     for task in archive.done():
         path = archive.root / "rejects" / f"{task}.parquet"
         if not path.exists():
@@ -301,7 +302,7 @@ def _failed_articles(archive: Archive) -> frozenset[tuple[int, int]]:
         rejects = pq.read_table(path, columns=["reason", "pmcid", "version"])
         rejects = rejects.filter(pc.is_in(rejects["reason"], reasons))
         pairs = zip(rejects["pmcid"].to_pylist(), rejects["version"].to_pylist(), strict=True)
-        withdrawn = _withdrawn_articles(archive).get(task, {})
+        withdrawn = all_withdrawn.get(task, {})
         found |= {
             (int(pmcid[3:]), version)
             for pmcid, version in pairs
