@@ -285,6 +285,16 @@ class Sample:
     picture: Picture
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one expert, or the consensus, says of a cluster: ids of the taxonomy."""
+
+    panel_type: str | None = None
+    panel_subtype: str | None = None
+    global_concepts: tuple[str, ...] = ()
+    local_concepts: tuple[str, ...] = ()
+
+
 def sample_key(ref: ArticleRef, stem: str, taken: set[str]) -> str:
     """The key of a sample, made from the source alone and entered in `taken`.
 
