@@ -179,6 +179,43 @@ class RayEngine:
         self._ray.shutdown()
 
 
+class RayActors(RayEngine):
+    """Actors that stay, each with GPUs of its own: what a job loads (a model) stays for the next one."""
+
+    def __init__(self, workers: int | None, address: str | None, gpus: float) -> None:
+        super().__init__(workers, address)
+        there = self._ray.cluster_resources().get("GPU", 0)
+        if gpus > there:
+            self._ray.shutdown()
+            raise ConfigError(
+                f"the Ray cluster has {there:g} GPUs; {gpus:g} a worker are asked for"
+            )
+        self.slots = workers or max(1, int(there / gpus) if gpus else 1)
+        actor = self._ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1)(_Caller)
+        self._free = [actor.remote() for _ in range(self.slots)]
+        self._busy: dict[str, Any] = {}
+
+    def submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        self._busy[name] = self._free.pop()
+        self._jobs[self._busy[name].call.remote(function, arguments)] = name
+
+    def outcomes(self, seconds: float) -> Iterator[Outcome]:
+        for outcome in super().outcomes(seconds):
+            self._free.append(self._busy.pop(outcome.name))
+            yield outcome
+
+    def stop(self) -> None:
+        self._jobs.clear()  # a method of an actor cannot be cancelled by force: they go with Ray
+        super().stop()
+
+
+class _Caller:
+    """What an actor does."""
+
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return _call(function, arguments)
+
+
 class InlineEngine:
     """This very process, one job after the other: for debugging and for measuring."""
 
@@ -199,12 +236,20 @@ class InlineEngine:
         self._jobs.clear()
 
 
-def open_engine(name: str, workers: int | None, address: str | None) -> Engine:
-    """An engine by name: `local`, `ray` or `inline`. workers   None: one for each core"""
+def open_engine(
+    name: str, workers: int | None, address: str | None, actor_gpus: float | None = None
+) -> Engine:
+    """An engine by name: `local`, `ray` or `inline`.
+
+    workers      None: one for each core
+    actor_gpus   `ray`: actors with so many GPUs each, instead of tasks
+    """
     if workers is not None and workers < 1:
         raise ConfigError(f"{workers} workers; at least 1 is expected")
     if name == "local":
         return LocalEngine(workers or multiprocessing.cpu_count())
+    if name == "ray" and actor_gpus is not None:
+        return RayActors(workers, address, actor_gpus)
     if name == "ray":
         return RayEngine(workers, address)
     if name == "inline":
