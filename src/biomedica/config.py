@@ -12,6 +12,9 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from biomedica.cluster.model import ClusterSettings
+from biomedica.duplicates import DuplicateSettings
+from biomedica.embed import EmbedSettings
 from biomedica.errors import ConfigError
 from biomedica.images import ImageSettings
 from biomedica.plan import ShardSettings
@@ -29,6 +32,9 @@ class Settings:
     images: ImageSettings = field(default_factory=ImageSettings)
     shards: ShardSettings = field(default_factory=ShardSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    embed: EmbedSettings = field(default_factory=EmbedSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    duplicates: DuplicateSettings = field(default_factory=DuplicateSettings)
 
 
 def load_settings(path: Path | None = None, changes: list[str] | None = None) -> Settings:

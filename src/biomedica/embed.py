@@ -28,6 +28,7 @@ from biomedica.features import (
     create_set,
     figures_digest,
     figures_path,
+    names,
 )
 from biomedica.models import Encoder, Fit, Pixels, open_encoder, short_name
 from biomedica.run import LeftOut, RunSettings, run_tasks
@@ -120,7 +121,7 @@ def embed(
     kind = "text" if text else "image"
     target = create_set(archive, feature_set, _about(model, kind))
     states = target.states()
-    waiting = [shard for shard, fits in states.items() if not fits][:limit]
+    lacking = [shard for shard, fits in states.items() if not fits][:limit]
     finished = archive.done()
 
     def job_of(shard: str) -> EmbedJob:
@@ -136,7 +137,7 @@ def embed(
 
     num_done = sum(states.values())
     embedded: list[EmbeddedShard] = []
-    for result in run_tasks(engine, archive, waiting, embed_shard, job_of, run):
+    for result in run_tasks(engine, archive, lacking, embed_shard, job_of, run):
         embedded.append(result)
         tell(num_done + len(embedded), len(states))
     return Embedded(
@@ -146,6 +147,33 @@ def embed(
         num_embedded=len(embedded),
         num_rows=sum(each.rows for each in embedded),
         num_bad=sum(each.bad for each in embedded),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What a call of `embed` would do."""
+
+    features: str
+    num_shards: int
+    num_waiting: int
+    num_rows: int
+    """In the shards that wait."""
+
+
+def waiting(archive: Archive, encoder_name: str, name: str | None, text: bool) -> Waiting:
+    """What is not embedded yet, without loading the model."""
+    feature_set = name or short_name(encoder_name) + ("-text" if text else "")
+    done = archive.done()
+    states = dict.fromkeys(done, False)
+    if feature_set in names(archive):
+        states = FeatureSet.open(archive, feature_set).states()
+    lacking = [shard for shard, fits in states.items() if not fits]
+    return Waiting(
+        features=feature_set,
+        num_shards=len(states),
+        num_waiting=len(lacking),
+        num_rows=sum(done[shard].counts["pairs"] for shard in lacking),
     )
 
 

@@ -322,7 +322,7 @@ def _open_timm(name: str, rest: str, device: str, fit: Fit) -> Encoder:
     try:
         import timm
         import torch
-        from timm.data import resolve_model_data_config
+        from timm.data.config import resolve_model_data_config
     except ImportError:
         raise ConfigError("timm: needs pip install 'biomedica[train]'") from None
     model_name, options = _options(rest, ("checkpoint", "pretrained"))

@@ -12,7 +12,7 @@ Over-clustering as in BIOMEDICA (CVPR 2025): 25 components, 2,000 clusters.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ __all__ = [
     "read_clusters",
     "read_info",
     "read_members",
+    "settings_for",
     "split_cluster",
 ]
 
@@ -121,6 +122,16 @@ def cluster(
         num_shards=len(shards),
         drift=drift,
     )
+
+
+def settings_for(
+    archive: Archive, name: str, settings: ClusterSettings, clusters: int | None
+) -> ClusterSettings:
+    """The settings of a clustering that stands, but for a number of clusters that is asked for by name;
+    for a new one those given."""
+    if name in names(archive):
+        settings = ClusterSettings(**read_info(archive, name)["settings"])
+    return settings if clusters is None else replace(settings, clusters=clusters)
 
 
 def _check_same(

@@ -1,59 +1,25 @@
-"""The commands: parse the words, call, print. Everything else stands in the modules."""
+"""Commands that make an archive and look after it."""
 
 from __future__ import annotations
 
-import json
 import logging
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from biomedica import __version__
-from biomedica.errors import BiomedicaError, ConfigError
+from biomedica.cli.options import COMMON, FAULT, Common, app, duration, listener, print_json, size
+from biomedica.errors import ConfigError
 
 if TYPE_CHECKING:
     from biomedica.archive import Archive
     from biomedica.catalog import Selection
     from biomedica.config import Settings
-    from biomedica.flow import BuildResult, Forecast, Listener, Progress
-
-app = App(
-    name="biomedica",
-    version=__version__,
-    help="From PubMed Central Open Access to an image-caption archive.",
-)
-
-
-FAULT, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
-"""Exit codes: a failing source or archive, a mistake in the command, Ctrl-C, SIGTERM."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Common:
-    """Options of every command."""
-
-    config: Path | None = None
-    """TOML file with settings (`biomedica settings` prints all of them)."""
-    set: Annotated[list[str] | None, Parameter(negative="")] = None
-    """Change one setting: `--set images.min_side=40`. May be repeated."""
-    json: Annotated[bool, Parameter(negative="")] = False
-    """Print the result as JSON on standard output."""
-    quiet: Annotated[bool, Parameter(negative="")] = False
-    """No progress."""
-
-    def settings(self) -> Settings:
-        from biomedica.config import load_settings
-
-        return load_settings(self.config, self.set)
+    from biomedica.flow import BuildResult, Forecast
 
 
 @Parameter(name="*")
@@ -120,12 +86,11 @@ def read_pmcids(path: Path) -> list[int]:
     return sorted(set(found))
 
 
-_COMMON = Common()
-_CHOICE = Choice()
+CHOICE = Choice()
 
 
 @app.command
-def tour(folder: Path = Path("tour"), *, common: Common = _COMMON) -> None:
+def tour(folder: Path = Path("tour"), *, common: Common = COMMON) -> None:
     """The whole way in a minute, offline, on sample articles: catalog, enrich, build, check, report.
 
     Parameters
@@ -139,7 +104,7 @@ def tour(folder: Path = Path("tour"), *, common: Common = _COMMON) -> None:
     with listener(common) as tell:
         found = take_tour(folder, common.settings(), tell, _step if not common.json else _silent)
     if common.json:
-        _print_json(found)
+        print_json(found)
         return
     archive = folder / "archive"
     print(f"\n{_summary(found.built)}")
@@ -158,8 +123,8 @@ def catalog(
     archive: Path,
     *,
     reselect: bool = False,
-    choice: Choice = _CHOICE,
-    common: Common = _COMMON,
+    choice: Choice = CHOICE,
+    common: Common = COMMON,
 ) -> None:
     """List the articles of a source; metadata is fetched only where it changed.
 
@@ -183,7 +148,7 @@ def catalog(
             source, target, choice.selection(settings), settings, reselect=reselect, tell=tell
         )
     if common.json:
-        _print_json(found)
+        print_json(found)
         return
     print(
         f"{found.num_listed:,} article versions listed (snapshot {found.snapshot or 'none'}), "
@@ -193,7 +158,7 @@ def catalog(
 
 
 @app.command
-def enrich(archive: Path, *, files: Path | None = None, common: Common = _COMMON) -> None:
+def enrich(archive: Path, *, files: Path | None = None, common: Common = COMMON) -> None:
     """Fetch PubMed's facts (MeSH, publication types, abstracts, references) for the catalog's PMIDs.
 
     Parameters
@@ -227,7 +192,7 @@ def enrich(archive: Path, *, files: Path | None = None, common: Common = _COMMON
             batch = settings.entrez.batch
             found = enrich_from_entrez(archive / "pubmed", pmids, client, rejects, batch, progress)
     if common.json:
-        _print_json(found)
+        print_json(found)
         return
     print(
         f"{found.num_wanted:,} PMIDs: {found.num_fetched:,} fetched, {found.num_known:,} known, "
@@ -242,8 +207,8 @@ def plan(
     *,
     reselect: bool = False,
     retry_failed: bool = False,
-    choice: Choice = _CHOICE,
-    common: Common = _COMMON,
+    choice: Choice = CHOICE,
+    common: Common = COMMON,
 ) -> None:
     """Fix which articles make which shard, and build nothing: the start of an array job.
 
@@ -276,7 +241,7 @@ def plan(
         )
     result = {"tasks": list(found.tasks), "num_done": found.num_done}
     if common.json:
-        _print_json(result)
+        print_json(result)
         return
     print(f"{len(found.tasks):,} shards to build, {found.num_done:,} done")
     print(f"next: biomedica build {source} {archive} --task 0/N, 1/N, ... or without --task")
@@ -295,8 +260,8 @@ def build(
     reselect: bool = False,
     retry_failed: bool = False,
     report: bool = True,
-    choice: Choice = _CHOICE,
-    common: Common = _COMMON,
+    choice: Choice = CHOICE,
+    common: Common = COMMON,
 ) -> None:
     """Turn articles into shards, or bring an archive up to date. Stopped, it goes on where it was.
 
@@ -329,7 +294,7 @@ def build(
     settings = common.settings()
     if task is not None:
         index, count = _index_of(task)
-        if dry_run or reselect or retry_failed or engine != "local" or choice != _CHOICE:
+        if dry_run or reselect or retry_failed or engine != "local" or choice != CHOICE:
             raise ConfigError(
                 "--task builds what is planned; give those options to `biomedica plan`"
             )
@@ -358,7 +323,7 @@ def build(
             )
     written = _report(Archive(archive)) if report and task is None else None
     if common.json:
-        _print_json(result)
+        print_json(result)
         return
     print(_summary(result))
     if written:
@@ -383,22 +348,22 @@ def _forecast(source: str, archive: Archive, choice: Choice, common: Common) -> 
         flow.refresh_catalog(source, archive, selection, settings, tell=tell)
         found = flow.forecast(source, archive, selection, settings)
     if common.json:
-        _print_json(found)
+        print_json(found)
         return
     print(_forecast_text(found, archive.root))
 
 
 def _forecast_text(found: Forecast, archive: Path) -> str:
-    size = "unknown" if found.source_bytes is None else f"about {_bytes(found.source_bytes)}"
+    fetch = "unknown" if found.source_bytes is None else f"about {size(found.source_bytes)}"
     seconds = found.cpu_seconds
-    spent = "unknown" if seconds is None else f"about {_duration(seconds)} of one core"
+    spent = "unknown" if seconds is None else f"about {duration(seconds)} of one core"
     licences = ", ".join(f"{code} {number:,}" for code, number in found.licences.items())
     groups = ", ".join(f"{group} {number:,}" for group, number in found.groups.items())
     return "\n".join(
         [
             f"articles   {found.num_articles:,}, {found.num_done:,} of them done",
             f"pictures   {found.num_pictures:,} listed by the source",
-            f"to fetch   {size}",
+            f"to fetch   {fetch}",
             f"time       {spent}",
             f"licences   {licences}",
             f"groups     {groups}",
@@ -409,7 +374,7 @@ def _forecast_text(found: Forecast, archive: Path) -> str:
 
 
 @app.command
-def compact(archive: Path, *, mesh: bool = False, common: Common = _COMMON) -> None:
+def compact(archive: Path, *, mesh: bool = False, common: Common = COMMON) -> None:
     """Rewrite the shards that hold withdrawn samples, so that their bytes are gone.
 
     Parameters
@@ -434,16 +399,16 @@ def compact(archive: Path, *, mesh: bool = False, common: Common = _COMMON) -> N
             ),
         )
     if common.json:
-        _print_json(found)
+        print_json(found)
         return
     print(
         f"{found.num_shards} shards rewritten, {found.num_samples} withdrawn samples gone, "
-        f"{_bytes(max(0, found.freed_bytes))} freed"
+        f"{size(max(0, found.freed_bytes))} freed"
     )
 
 
 @app.command
-def report(archive: Path, *, common: Common = _COMMON) -> None:
+def report(archive: Path, *, common: Common = COMMON) -> None:
     """Write `report.html`: the archive on one self-contained page.
 
     Parameters
@@ -457,7 +422,7 @@ def report(archive: Path, *, common: Common = _COMMON) -> None:
     target.info()
     path = _report(target)
     if common.json:
-        _print_json({"report": str(path)})
+        print_json({"report": str(path)})
     else:
         print(path)
 
@@ -473,7 +438,7 @@ def doctor(
     archive: Path,
     *,
     decode: Annotated[bool, Parameter(negative="")] = False,
-    common: Common = _COMMON,
+    common: Common = COMMON,
 ) -> None:
     """Prove an archive whole: digests, offsets, row order, counts, keys, captions. Exit code 1 if not.
 
@@ -497,7 +462,7 @@ def doctor(
             ),
         )
     if common.json:
-        _print_json(found)
+        print_json(found)
     else:
         for finding in found.findings:
             print(f"{finding.where}: {finding.what}")
@@ -510,7 +475,7 @@ def doctor(
 
 
 @app.command
-def show(archive: Path, key: str, *, save: Path | None = None, common: Common = _COMMON) -> None:
+def show(archive: Path, key: str, *, save: Path | None = None, common: Common = COMMON) -> None:
     """Print a pair and save its picture.
 
     Parameters
@@ -530,7 +495,7 @@ def show(archive: Path, key: str, *, save: Path | None = None, common: Common = 
     path = path / f"{key}.jpg" if path.is_dir() else path
     path.write_bytes(found.jpeg)
     if common.json:
-        _print_json({"row": found.row, "withdrawn": found.withdrawn, "picture": str(path)})
+        print_json({"row": found.row, "withdrawn": found.withdrawn, "picture": str(path)})
         return
     row = found.row
     print(f"{row['key']}  {'WITHDRAWN: ' + found.withdrawn if found.withdrawn else ''}".rstrip())
@@ -545,13 +510,13 @@ def show(archive: Path, key: str, *, save: Path | None = None, common: Common = 
 
 
 @app.command
-def settings(*, common: Common = _COMMON) -> None:
+def settings(*, common: Common = COMMON) -> None:
     """Print every setting with its value: a TOML file to start from."""
     from biomedica.config import as_toml
 
     values = common.settings()
     if common.json:
-        _print_json(values)
+        print_json(values)
     else:
         print(as_toml(values), end="")
 
@@ -580,119 +545,3 @@ def _step(text: str) -> None:
 
 def _silent(text: str) -> None:
     logging.getLogger(__name__).debug(text)
-
-
-@contextmanager
-def listener(common: Common) -> Iterator[Listener]:
-    """Progress on standard error: a bar on a terminal, a line every ten seconds elsewhere."""
-    if common.quiet:
-        yield lambda progress: None
-    elif sys.stderr.isatty():
-        with _bars() as tell:
-            yield tell
-    else:
-        yield _Lines()
-
-
-class _Lines:
-    """Progress as plain lines."""
-
-    def __init__(self, seconds: float = 10) -> None:
-        self._seconds = seconds
-        self._stage = ""
-        self._started = self._last = 0.0
-        self._heard = time.monotonic()
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.stage != self._stage:
-            self._stage, self._started, self._last = progress.stage, self._heard, 0.0
-        self._heard = now
-        if now - self._last < self._seconds and progress.done < progress.total:
-            return
-        self._last = now
-        rate = progress.done / max(now - self._started, 1e-9)
-        left = (progress.total - progress.done) / rate if rate else 0.0
-        extra = (
-            f", {progress.pairs:,} pairs, {progress.rejects:,} rejects" if progress.pairs else ""
-        )
-        print(
-            f"{progress.stage}: {progress.done:,} of {progress.total:,} {progress.unit}{extra}, "
-            f"{rate:.1f} {progress.unit} a second, {_duration(left)} left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[Progress], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        known: dict[str, Any] = {}
-        started: dict[str, float] = {}
-        heard = time.monotonic()
-
-        def tell(progress: Progress) -> None:
-            nonlocal heard
-            if progress.stage not in known:
-                known[progress.stage] = bars.add_task(progress.stage, note="")
-                started[progress.stage] = heard
-            heard = time.monotonic()
-            seconds = max(heard - started[progress.stage], 1e-9)
-            note = (
-                f"{progress.pairs:,} pairs, {progress.rejects:,} rejects" if progress.pairs else ""
-            )
-            bars.update(
-                known[progress.stage],
-                completed=progress.done,
-                total=progress.total,
-                note=f"{progress.unit}, {progress.done / seconds:.1f}/s {note}",
-            )
-
-        yield tell
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if number < 1000 or unit == "TB":
-            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    raise AssertionError
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def _print_json(value: Any) -> None:
-    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    print(json.dumps(plain, indent=1, default=str, sort_keys=True, ensure_ascii=False))
-
-
-def main() -> None:
-    """Entry point. A mistake or a failing source ends with one clear line and exit code 2 or 1."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that workers are stopped
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        app()
-    except ConfigError as error:
-        print(f"biomedica: {error}", file=sys.stderr)
-        sys.exit(USAGE)
-    except BiomedicaError as error:
-        print(f"biomedica: {error}", file=sys.stderr)
-        sys.exit(FAULT)
-    except KeyboardInterrupt:
-        print("biomedica: stopped; the same command goes on where it was", file=sys.stderr)
-        sys.exit(INTERRUPTED)

@@ -1,0 +1,312 @@
+"""Pictures that are the same or nearly so, across the archive: one table of groups.
+
+Two pictures are near-duplicates when their perceptual hashes differ in few bits and, where features
+stand, their cosine is high: hashes alone take plots of the same layout for copies of each other. Groups
+are what such pairs connect.
+
+Pairs of hashes within `bits` are found exactly, without comparing all: cut into `bits` + 2 blocks, two such
+hashes agree in two whole blocks (the pigeonhole principle), so for each pair of blocks the hashes are
+sorted by them and compared among those that agree.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from biomedica.archive import Archive
+from biomedica.errors import ConfigError
+from biomedica.features import FeatureSet, figures_digest, figures_path, live_rows
+from biomedica.shards import write_arrow, write_file
+
+DUPLICATES = pa.schema(
+    [
+        pa.field("key", pa.string(), False, {"about": "sample of a group of two or more"}),
+        pa.field("shard", pa.string(), False, {"about": "its shard"}),
+        pa.field("group", pa.int64(), False, {"about": "number of the group, from 0"}),
+        pa.field("is_first", pa.bool_(), False, {"about": "the group's first: the one to keep"}),
+        pa.field(
+            "tier",
+            pa.string(),
+            False,
+            {"about": "`sha256`: the same bytes as the first; else `phash`"},
+        ),
+        pa.field(
+            "phash_distance", pa.int8(), False, {"about": "bits that differ from the first's"}
+        ),
+        pa.field(
+            "cosine",
+            pa.float32(),
+            True,
+            {"about": "of its features with the first's, where there are"},
+        ),
+    ]
+)
+Hashes = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateSettings:
+    """When two pictures count as the same."""
+
+    bits: int = 3
+    """Bits of the perceptual hash that may differ."""
+    cosine: float = 0.95
+    """Smallest cosine of the features; needs features."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bits <= 8:
+            raise ConfigError(f"duplicates.bits is {self.bits}; 0 to 8 is expected")
+        if not -1 <= self.cosine <= 1:
+            raise ConfigError(f"duplicates.cosine is {self.cosine}; -1 to 1 is expected")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicates:
+    """What a search came to."""
+
+    num_images: int
+    num_pairs: int
+    """Pairs of different hashes within the bits, and equal hashes in a row, before the cosine."""
+    num_refused: int
+    """Of them, pairs that the cosine did not bear out."""
+    num_groups: int
+    num_images_in_groups: int
+    num_same_bytes: int
+    """Images in groups whose bytes are those of the group's first (the first left out)."""
+
+
+def find_duplicates(
+    archive: Archive,
+    settings: DuplicateSettings,
+    features: FeatureSet | None = None,
+    tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> Duplicates:
+    """Write `duplicates.parquet` and `duplicates.json`.
+
+    The first of a group is the one with the most pixels; of equals the one of the lowest article id, then key.
+    Holds some 30 bytes an image. tell   gets (stage, done, total)
+    """
+    archive.info()
+    table = _Images.read(archive, features)
+    left, right = pairs_within(table.phashes, settings.bits, tell)
+    num_pairs = len(left)
+    if features is not None:
+        close = _cosines(archive, features, table, left, right) >= settings.cosine
+        same = table.digests[left] == table.digests[right]
+        left, right = left[close | same], right[close | same]
+    groups = connected(len(table.phashes), left, right)
+    rows = _rows(archive, features, table, groups)
+    write_arrow(archive.root / "duplicates.parquet", rows)
+    found = Duplicates(
+        num_images=len(table.phashes),
+        num_pairs=num_pairs,
+        num_refused=num_pairs - len(left),
+        num_groups=int(groups.max(initial=-1)) + 1,
+        num_images_in_groups=rows.num_rows,
+        num_same_bytes=sum(
+            tier == "sha256" and not first
+            for tier, first in zip(
+                rows["tier"].to_pylist(), rows["is_first"].to_pylist(), strict=True
+            )
+        ),
+    )
+    done = archive.done()
+    about = {
+        "settings": asdict(settings),
+        "features": None if features is None else features.name,
+        "encoder": None if features is None else features.digest,
+        "counts": asdict(found),
+        "figures": {shard: figures_digest(done[shard]) for shard in table.shards},
+    }
+    text = json.dumps(about, indent=1, sort_keys=True) + "\n"
+    write_file(archive.root / "duplicates.json", text.encode())
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """The images that count, in order of shard and row."""
+
+    shards: list[str]
+    shard_N: NDArray[np.int32]
+    row_N: NDArray[np.int32]
+    phashes: Hashes
+    digests: Hashes
+    """First 64 bits of the SHA-256 of the JPEG."""
+    pixels: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, archive: Archive, features: FeatureSet | None) -> _Images:
+        shards = features.shards() if features is not None else sorted(archive.done())
+        withdrawn = archive.withdrawn()
+        parts: list[tuple[NDArray[np.generic], ...]] = []
+        for number, shard in enumerate(shards):
+            columns = ["phash", "sha256", "width", "height"]
+            table = pq.read_table(figures_path(archive, shard), columns=columns)
+            rows = np.flatnonzero(live_rows(archive, shard, withdrawn))
+            digests = [int(each[:16], 16) for each in table["sha256"].to_pylist()]
+            width, height = (table[name].to_numpy().astype(np.int64) for name in columns[2:])
+            parts.append(
+                (
+                    np.full(len(rows), number, dtype=np.int32),
+                    rows.astype(np.int32),
+                    table["phash"].to_numpy()[rows],
+                    np.array(digests, dtype=np.uint64)[rows],
+                    (width * height)[rows],
+                )
+            )
+        if not parts:
+            raise ConfigError(f"{archive.root} holds no finished shards")
+        return cls(shards, *(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def pairs_within(
+    hashes_N: Hashes,
+    bits: int,
+    tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices (M,) and (M,) of all pairs of different hashes within `bits`, by one image for each hash,
+    and of every image with the next one of the same hash: what connects all near images.
+
+    >>> pairs_within(np.array([0, 7, 0, 255], dtype=np.uint64), 3)
+    (array([0, 0]), array([1, 2]))
+    """
+    values, first, inverse = np.unique(hashes_N, return_index=True, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    same = np.flatnonzero(np.diff(inverse[order]) == 0)
+    lefts, rights = [order[same]], [order[same + 1]]
+    combinations = list(_masks(bits))
+    for number, mask in enumerate(combinations):
+        left, right = _agreeing(values, mask, bits)
+        lefts.append(first[left])
+        rights.append(first[right])
+        tell("hashes", number + 1, len(combinations))
+    left, right = np.concatenate(lefts), np.concatenate(rights)
+    pairs = np.unique(np.stack([np.minimum(left, right), np.maximum(left, right)]), axis=1)
+    return pairs[0], pairs[1]
+
+
+def _masks(bits: int) -> Iterator[np.uint64]:
+    """The two blocks of 64 / (bits + 2) bits that near hashes agree in: every choice of two."""
+    edges = np.linspace(0, 64, bits + 3).round().astype(int)
+    blocks = [((1 << int(b - a)) - 1) << int(a) for a, b in itertools.pairwise(edges)]
+    for one, other in itertools.combinations(blocks, 2):
+        yield np.uint64(one | other)
+
+
+def _agreeing(
+    values_N: Hashes, mask: np.uint64, bits: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of values within `bits` that agree where the mask is set."""
+    parts = values_N & mask
+    order = np.argsort(parts, kind="stable")
+    sorted_parts, sorted_values = parts[order], values_N[order]
+    here = np.arange(len(values_N) - 1)
+    lefts, rights = [], []
+    step = 1
+    while len(here):
+        here = here[here + step < len(values_N)]
+        here = here[sorted_parts[here] == sorted_parts[here + step]]
+        differ = np.bitwise_count(sorted_values[here] ^ sorted_values[here + step])
+        near = here[differ <= bits]
+        lefts.append(order[near])
+        rights.append(order[near + step])
+        step += 1
+    if not lefts:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    return np.concatenate(lefts), np.concatenate(rights)
+
+
+def connected(
+    count: int, left_M: NDArray[np.int64], right_M: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(N,): number of the group of each image, by its first image; -1 for an image without a pair."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    ones = np.ones(len(left_M), dtype=bool)
+    graph = csr_array((ones, (left_M, right_M)), shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
+    sizes = np.bincount(labels, minlength=1)
+    groups = np.full(count, -1, dtype=np.int64)
+    in_group = np.flatnonzero(sizes[labels] > 1)
+    _, first, inverse = np.unique(labels[in_group], return_index=True, return_inverse=True)
+    groups[in_group] = np.argsort(np.argsort(first))[inverse]
+    return groups
+
+
+def _cosines(
+    archive: Archive,
+    features: FeatureSet,
+    table: _Images,
+    left_M: NDArray[np.int64],
+    right_M: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """(M,): cosine of the features of each pair; NaN where one has none. Reads each shard once."""
+    wanted = np.unique(np.concatenate([left_M, right_M]))
+    vectors = np.empty((len(wanted), features.dims), dtype=np.float16)
+    for number in np.unique(table.shard_N[wanted]):
+        here = np.flatnonzero(table.shard_N[wanted] == number)
+        vectors[here] = features.read(table.shards[number])[table.row_N[wanted[here]]]
+    found = np.empty(len(left_M), dtype=np.float32)
+    for start in range(0, len(left_M), 65536):
+        part = slice(start, start + 65536)
+        a = vectors[np.searchsorted(wanted, left_M[part])].astype(np.float32)
+        b = vectors[np.searchsorted(wanted, right_M[part])].astype(np.float32)
+        found[part] = np.einsum("md,md->m", a, b)
+    return found
+
+
+def _rows(
+    archive: Archive, features: FeatureSet | None, table: _Images, groups_N: NDArray[np.int64]
+) -> pa.Table:
+    """The rows of `DUPLICATES`: by group, the first one first, then by place."""
+    images = np.flatnonzero(groups_N >= 0)
+    keys, numbers = _names(archive, table, images)
+    order = np.lexsort((keys, numbers, -table.pixels[images], groups_N[images]))
+    images, keys = images[order], keys[order]
+    groups = groups_N[images]
+    is_first = np.r_[True, np.diff(groups) != 0] if len(groups) else np.empty(0, dtype=bool)
+    firsts = images[np.flatnonzero(is_first)][groups]
+    differ = np.bitwise_count(table.phashes[images] ^ table.phashes[firsts])
+    same = table.digests[images] == table.digests[firsts]
+    cosines = None if features is None else _cosines(archive, features, table, images, firsts)
+    return pa.table(
+        [
+            pa.array(keys, pa.string()),
+            pa.array([table.shards[each] for each in table.shard_N[images]], pa.string()),
+            groups,
+            is_first,
+            pa.array(np.where(same, "sha256", "phash"), pa.string()),
+            differ.astype(np.int8),
+            pa.nulls(len(images), pa.float32()) if cosines is None else _or_null(cosines),
+        ],
+        schema=DUPLICATES,
+    )
+
+
+def _or_null(values: NDArray[np.float32]) -> pa.Array:
+    return pa.array(values, pa.float32(), mask=~np.isfinite(values))
+
+
+def _names(
+    archive: Archive, table: _Images, images: NDArray[np.int64]
+) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """Keys and article numbers of some images."""
+    keys = np.empty(len(images), dtype=object)
+    numbers = np.empty(len(images), dtype=np.int64)
+    for number in np.unique(table.shard_N[images]):
+        here = np.flatnonzero(table.shard_N[images] == number)
+        path = figures_path(archive, table.shards[number])
+        columns = pq.read_table(path, columns=["key", "pmcid"]).take(table.row_N[images[here]])
+        keys[here] = columns["key"].to_pylist()
+        numbers[here] = [int(each[3:]) for each in columns["pmcid"].to_pylist()]
+    return keys, numbers
