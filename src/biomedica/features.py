@@ -133,7 +133,7 @@ class FeatureSet:
         noted = self.sidecar(shard)
         try:
             found = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise ArchiveError(f"{path} cannot be read: {error}") from None
         expected = (noted.rows if noted else -1, self.dims)
         if found.shape != expected or found.dtype != np.float16:

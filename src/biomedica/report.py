@@ -93,22 +93,23 @@ def write_report(
             raise ArchiveError(
                 f"a table of {archive.root} cannot be read: {said}. `biomedica doctor` finds out which"
             ) from error
-    page = _environment().get_template("report.html.j2").render(content).lstrip()
+    page = environment().get_template("report.html.j2").render(content).lstrip()
     path = path or archive.root / "report.html"
     write_file(path, page.encode())
     return path
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates of this package, with their filters."""
+    found = Environment(
         loader=PackageLoader("biomedica"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": _percent, "size": _size, "time": _time}
-    return environment
+    found.filters |= {"number": _number, "percent": _percent, "size": _size, "time": _time}
+    return found
 
 
 def _content(archive: Archive, tables: Tables, seed: int, num_pairs: int) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def load_model(archive: Archive, name: str) -> Model:
         with np.load(folder / "pca.npz") as arrays:
             projection = Projection(arrays["mean"], arrays["components"], arrays["variances"])
         centroids = np.load(folder / "centroids.npy")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError) as error:
         raise ArchiveError(f"the model in {folder} cannot be read: {error}") from None
     digest = _digest(projection, centroids)
     if digest != info["model"]:
@@ -298,22 +298,30 @@ def read_clusters(archive: Archive, name: str) -> list[ClusterInfo]:
 
 def read_members(archive: Archive, name: str, cluster: int) -> list[Member]:
     """The images that stand for a cluster, in the order of the label page."""
+    wanted = [("cluster", "=", cluster)]
+    return _members(archive, name, wanted).get(cluster, [])
+
+
+def read_all_members(archive: Archive, name: str) -> dict[int, list[Member]]:
+    """The images that stand for each cluster that holds any, by its id."""
+    return _members(archive, name, None)
+
+
+def _members(
+    archive: Archive, name: str, filters: list[tuple[str, str, int]] | None
+) -> dict[int, list[Member]]:
     folder = folder_of(archive, name)
-    paths = [folder / "members.parquet", *sorted(folder.glob("splits/*/members.parquet"))]
-    for path in paths:
-        rows = _table(path, filters=[("cluster", "=", cluster)]).to_pylist()
-        if rows:
-            return [
-                Member(
-                    key=row["key"],
-                    shard=row["shard"],
-                    kind=row["kind"],
-                    position=row["position"],
-                    distance=row["distance"],
-                )
-                for row in sorted(rows, key=lambda row: row["position"])
-            ]
-    return []
+    retired = {split.parent for split in _splits(folder)}
+    found: dict[int, list[Member]] = {}
+    # parts of a split stand in its own table until the next pass over the archive
+    for path in [*sorted(folder.glob("splits/*/members.parquet")), folder / "members.parquet"]:
+        fresh: dict[int, list[Member]] = {}
+        for row in _table(path, filters=filters).sort_by("position").to_pylist():
+            cluster = row.pop("cluster")
+            if cluster not in retired:
+                fresh.setdefault(cluster, []).append(Member(**row))
+        found |= fresh
+    return dict(sorted(found.items()))
 
 
 def _table(path: Path, **options: Any) -> pa.Table:
