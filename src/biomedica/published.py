@@ -362,8 +362,9 @@ def _settled(label: _Label, names: NameMap, taxonomy: Taxonomy) -> tuple[Answer,
     findings: list[Finding] = []
     panel_type = next(iter(names.panel_type.get(label.panel_type, ())), None)
     panel_subtype = next(iter(names.panel_subtype.get(label.panel_subtype, ())), None)
-    if wrong := taxonomy.check(Answer(panel_type=panel_type, panel_subtype=panel_subtype)):
-        findings.append(_finding(Contradiction.PANEL_TYPE_AND_SUBTYPE, "; ".join(wrong)))
+    if taxonomy.check(Answer(panel_type=panel_type, panel_subtype=panel_subtype)):
+        detail = f"{label.panel_type} with {label.panel_subtype}"
+        findings.append(_finding(Contradiction.PANEL_TYPE_AND_SUBTYPE, detail))
         panel_subtype = None
     meant = sorted(_concepts(label, names, taxonomy))
     concepts = [taxonomy.concepts[each] for each in meant]
@@ -373,10 +374,11 @@ def _settled(label: _Label, names: NameMap, taxonomy: Taxonomy) -> tuple[Answer,
             local_concepts=tuple(each.id for each in concepts if each.parent is not None),
         )
     )
-    if wrong := taxonomy.check(replace(classes, panel_subtype=panel_subtype)):
+    if taxonomy.check(replace(classes, panel_subtype=panel_subtype)):
         subtype = next(each for each in taxonomy.panel_subtypes if each.id == panel_subtype)
         if not set(subtype.requires) <= set(classes.global_concepts) and classes.global_concepts:
-            findings.append(_finding(Contradiction.SUBTYPE_AND_GLOBALS, "; ".join(wrong)))
+            detail = f"{label.panel_subtype} with {', '.join(dict.fromkeys(label.global_class))}"
+            findings.append(_finding(Contradiction.SUBTYPE_AND_GLOBALS, detail))
         panel_subtype = None
     answer = taxonomy.complete(replace(classes, panel_type=panel_type, panel_subtype=panel_subtype))
     return (classes if taxonomy.check(answer) else answer), findings
