@@ -20,8 +20,8 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 _BLOCK = 4096
 """Rows of the moments' matrix products."""
-_SCORES = 1 << 20
-"""Scores (points times centroids) that are worked on at a time: 4 MB."""
+_SCORES = 1 << 22
+"""Scores (points times centroids) that are worked on at a time: 16 MB."""
 _PLUS_PLUS_WORK = 5 * 10**9
 """Multiplications that choosing the first centroids by k-means++ may take; above it, random rows."""
 
@@ -122,21 +122,21 @@ def nearest(points_NP: Floats, centroids_KP: Floats) -> tuple[NDArray[np.int32],
 
     returns   (N,) in [0, K), and (N,)
     """
+    count, dims = points_NP.shape
+    block = min(count, max(16, _SCORES // len(centroids_KP)))
     half_K = 0.5 * np.einsum("kp,kp->k", centroids_KP, centroids_KP)
-    transposed_PK = np.ascontiguousarray(centroids_KP.T)
-    count = len(points_NP)
-    block = max(16, _SCORES // len(centroids_KP))
-    scores = np.empty((min(block, count), len(centroids_KP)), dtype=np.float32)
+    weights_QK = np.ascontiguousarray(np.vstack([centroids_KP.T, -half_K]), dtype=np.float32)
+    rows_BQ = np.ones((block, dims + 1), dtype=np.float32)  # the last column takes half_K off
+    scores_BK = np.empty((block, len(centroids_KP)), dtype=np.float32)
     labels = np.empty(count, dtype=np.int32)
     best = np.empty(count, dtype=np.float32)
     for start in range(0, count, block):
-        rows = points_NP[start : start + block]
-        part = scores[: len(rows)]
-        np.matmul(rows, transposed_PK, out=part)
-        part -= half_K
-        found = part.argmax(axis=1)
-        labels[start : start + len(rows)] = found
-        best[start : start + len(rows)] = part[np.arange(len(rows)), found]
+        number = min(block, count - start)
+        rows_BQ[:number, :dims] = points_NP[start : start + number]
+        scores = np.matmul(rows_BQ[:number], weights_QK, out=scores_BK[:number])
+        found = scores.argmax(axis=1)
+        labels[start : start + number] = found
+        best[start : start + number] = scores[np.arange(number), found]
     squares = np.einsum("np,np->n", points_NP, points_NP) - 2 * best
     return labels, np.sqrt(np.maximum(squares, 0.0))
 
