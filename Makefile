@@ -28,7 +28,7 @@ setup-dev: .venv/dev.stamp  ## and what is needed to work on it
 .venv/core.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) setuptools
-	$(PIP) --no-build-isolation --editable .
+	$(PIP) --no-build-isolation --editable '.[annotate]'
 	touch $@
 
 .venv/dev.stamp: .venv/core.stamp
