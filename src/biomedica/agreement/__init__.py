@@ -12,6 +12,7 @@ from biomedica.agreement.measures import (
     percent_agreement,
 )
 from biomedica.agreement.report import (
+    QUESTIONS,
     AgreementReport,
     ConceptAgreement,
     Confusion,
@@ -22,6 +23,7 @@ from biomedica.agreement.report import (
 )
 
 __all__ = [
+    "QUESTIONS",
     "AgreementReport",
     "ConceptAgreement",
     "Confusion",

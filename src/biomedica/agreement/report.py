@@ -142,7 +142,7 @@ def _chosen(value: str | None) -> tuple[str, ...] | None:
     return None if value is None else (value,)
 
 
-_QUESTIONS: dict[str, tuple[bool, Callable[[Answer], tuple[str, ...] | None]]] = {
+QUESTIONS: dict[str, tuple[bool, Callable[[Answer], tuple[str, ...] | None]]] = {
     "panel_type": (False, lambda answer: _chosen(answer.panel_type)),
     "panel_subtype": (False, lambda answer: _chosen(answer.panel_subtype)),
     "global_concepts": (True, lambda answer: answer.global_concepts or None),
@@ -195,7 +195,7 @@ def _questions(
         if vote.verdict == "answered" and vote.answer not in completed:
             completed[vote.answer] = taxonomy.complete(vote.answer)
     said: dict[str, list[tuple[str, ...] | None]] = {"verdict": [(v.verdict,) for v in votes]}
-    for name, (_, of_answer) in _QUESTIONS.items():
+    for name, (_, of_answer) in QUESTIONS.items():
         said[name] = [
             of_answer(completed[vote.answer]) if vote.verdict == "answered" else None
             for vote in votes
@@ -216,7 +216,7 @@ def _coded(
     for place, answer in zip(places, answers, strict=True):
         if answer is not None:
             codes_NR[place] = code[answer]
-    is_set = name in _QUESTIONS and _QUESTIONS[name][0]
+    is_set = name in QUESTIONS and QUESTIONS[name][0]
     return _Question(name, is_set, values, codes_NR, masi_distances(values) if is_set else None)
 
 
