@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import json
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,7 +17,10 @@ from biomedica.cluster.model import ClusterSettings
 from biomedica.duplicates import DuplicateSettings
 from biomedica.embed import EmbedSettings
 from biomedica.errors import ConfigError
+from biomedica.export.settings import ExportSettings
 from biomedica.images import ImageSettings
+from biomedica.label.audit import AuditSettings
+from biomedica.label.consensus import LabelSettings
 from biomedica.plan import ShardSettings
 from biomedica.run import RunSettings
 from biomedica.sources import SourceSettings
@@ -35,6 +39,9 @@ class Settings:
     embed: EmbedSettings = field(default_factory=EmbedSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     duplicates: DuplicateSettings = field(default_factory=DuplicateSettings)
+    label: LabelSettings = field(default_factory=LabelSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
 
 
 def load_settings(path: Path | None = None, changes: list[str] | None = None) -> Settings:
@@ -106,10 +113,16 @@ def as_toml(settings: Settings) -> str:
         for each in fields(values):
             value = getattr(values, each.name)
             lines += [f"# {line}" for line in about[each.name].splitlines()]
-            text = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
-            lines.append(f"# {each.name} =" if value is None else f"{each.name} = {text}")
+            lines.append(
+                f"# {each.name} =" if value is None else f"{each.name} = {_toml_text(value)}"
+            )
         lines.append("")
     return "\n".join(lines)
+
+
+def _toml_text(value: Any) -> str:
+    """A number, text, truth or list of them as TOML (whose strings are JSON's)."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def setting_docs(settings: type) -> dict[str, str]:

@@ -1,0 +1,135 @@
+"""Commands that choose from an archive and give away what was chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from biomedica.cli.options import COMMON, Common, app, listener, print_json, size
+
+if TYPE_CHECKING:
+    from biomedica.export import Exported
+
+
+@app.command
+def export(
+    archive: Path,
+    view: str,
+    folder: Path,
+    *,
+    layout: Literal["webdataset", "parquet", "biomedica"] = "webdataset",
+    takedown: Path | None = None,
+    taxonomy: Path | None = None,
+    common: Common = COMMON,
+) -> None:
+    """Copy a view to a folder that can be published as it is: shards, card, Croissant, attribution, sums.
+
+    Parameters
+    ----------
+    archive
+        Folder of the archive.
+    view
+        Name of the view that `select` made.
+    folder
+        Where the export goes; an older export there is replaced.
+    layout
+        `webdataset`: this program's samples. `parquet`: pictures in tables. `biomedica`: the 27 published fields.
+    takedown
+        File of PMC ids, keys or SHA-256 digests, one a line, that must not be exported.
+    taxonomy
+        File of the taxonomy that the labels were made with, if it is not the shipped one.
+    """
+    from biomedica.archive import Archive
+    from biomedica.export import export as run
+    from biomedica.flow import Progress
+
+    settings = common.settings().export
+    target = Archive(archive)
+    target.info()
+    with listener(common) as tell:
+        found = run(
+            target,
+            view,
+            folder,
+            layout,
+            settings,
+            takedown=takedown,
+            taxonomy=taxonomy,
+            on_progress=lambda done, total: tell(
+                Progress(stage="export", done=done, total=total, unit="samples")
+            ),
+        )
+    if common.json:
+        print_json(found)
+        return
+    print(_export_summary(found))
+
+
+def _export_summary(found: Exported) -> str:
+    lines = [
+        f"{found.num_samples:,} samples of {found.num_articles:,} articles in {found.num_shards} shards, "
+        f"{size(found.num_bytes)}: {found.folder}"
+    ]
+    for rule, number in found.refused.items():
+        if number:
+            lines.append(f"  left out by {rule}: {number:,}")
+    lines.append(
+        f"look at {found.folder / 'README.md'}, then: biomedica publish {found.folder} REPO"
+    )
+    return "\n".join(lines)
+
+
+@app.command
+def publish(
+    folder: Path,
+    repository: str,
+    *,
+    private: bool = True,
+    revision: str = "main",
+    endpoint: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = COMMON,
+) -> None:
+    """Upload an export to the Hugging Face hub. Stopped, the same command sends what is missing.
+
+    The token is read from the environment (HF_TOKEN).
+
+    Parameters
+    ----------
+    folder
+        An export.
+    repository
+        `NAME/DATASET` on the hub; made when it is not there.
+    private
+        Of a repository that has to be made.
+    revision
+        Branch.
+    endpoint
+        Another hub.
+    dry_run
+        Check the sums and list the files; nothing is sent.
+    """
+    from biomedica.flow import Progress
+    from biomedica.publish import publish as run
+
+    with listener(common) as tell:
+        found = run(
+            folder,
+            repository,
+            endpoint=endpoint,
+            revision=revision,
+            private=private,
+            dry_run=dry_run,
+            on_commit=lambda done, total: tell(
+                Progress(stage="publish", done=done, total=total, unit="files")
+            ),
+        )
+    if common.json:
+        print_json(found)
+        return
+    verb = "would be sent" if dry_run else "sent"
+    print(f"{len(found.uploaded)} files {verb}, {size(found.num_bytes)}")
+    if found.url:
+        print(found.url)
