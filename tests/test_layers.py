@@ -16,8 +16,8 @@ ROOT = Path(biomedica.__file__).parent
 ORDER = (
     "cli __main__",
     "tour",
-    "report charts statistics sheets",
-    "flow",
+    "report charts statistics sheets annotations",
+    "flow annotate",
     "config",
     "explore",
     "publish",
@@ -50,6 +50,7 @@ SIDEWAYS = {
     ("report", "charts"),
     ("report", "statistics"),
     ("statistics", "charts"),
+    ("report", "annotations"),
     ("sheets", "report"),
 }
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names.split()}

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from biomedica import charts, statistics
+from biomedica.annotations import annotation_facts
 from biomedica.archive import Archive, Done
 from biomedica.charts import Bin, Loss, Ranking, Step, part, step_of
 from biomedica.errors import ArchiveError, ConfigError
@@ -141,6 +142,7 @@ def _content(archive: Archive, tables: Tables, seed: int, num_pairs: int) -> dic
         **_bibliography(tables),
         "retracted": statistics.retracted(tables),
         "duplicates": statistics.duplicates(tables),
+        "annotated": annotation_facts(archive),
         "changes": statistics.changes(tables),
         "work": _work(tables),
         "commands": _commands(archive, info, pairs),
