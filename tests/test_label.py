@@ -6,7 +6,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,6 @@ from biomedica.label import (
     AUDIT,
     CLUSTER_LABELS,
     LABELS,
-    Adjudication,
     AuditImage,
     ClusterLabel,
     LabelSettings,
@@ -44,6 +43,7 @@ from biomedica.label import (
 from biomedica.label.audit import allocate
 from biomedica.records import Answer
 from biomedica.taxonomy import load_taxonomy
+from biomedica.votes import Audit, Settlement, Vote
 from feature_archives import give_features, small_archive
 
 TAXONOMY = load_taxonomy()
@@ -55,16 +55,30 @@ PLOTS = Answer(
 BLOTS = replace(PLOTS, global_concepts=("assays",))
 
 
-@dataclass(frozen=True)
-class Ballot:
-    """A vote, as far as labels need it."""
+def ballot(
+    expert: int,
+    cluster: int = 0,
+    answer: Answer = PLOTS,
+    verdict: str = "answered",
+    outliers: tuple[str, ...] = (),
+    shown: tuple[str, ...] = (),
+) -> Vote:
+    """A vote."""
+    return Vote(
+        expert=expert,
+        cluster=cluster,
+        verdict=verdict,
+        answer=answer,
+        outliers=outliers,
+        shown=shown,
+        seconds=1.0,
+        at="",
+    )
 
-    expert: int
-    cluster: int = 0
-    answer: Answer = PLOTS
-    verdict: str = "answered"
-    outliers: tuple[str, ...] = ()
-    shown: tuple[str, ...] = ()
+
+def settlement(answer: Answer, verdict: str = "answered", reason: str = "seen") -> Settlement:
+    """An adjudicator's decision on cluster 0."""
+    return Settlement(expert=9, cluster=0, verdict=verdict, answer=answer, reason=reason, at="")
 
 
 def info(number: int, children: tuple[int, ...] = ()) -> cluster.ClusterInfo:
@@ -74,9 +88,7 @@ def info(number: int, children: tuple[int, ...] = ()) -> cluster.ClusterInfo:
     )
 
 
-def the_label(
-    *votes: Ballot, settled: Adjudication | None = None, **changes: float
-) -> ClusterLabel:
+def the_label(*votes: Vote, settled: Settlement | None = None, **changes: float) -> ClusterLabel:
     """The label of cluster 0."""
     (found,) = consensus(
         votes,
@@ -88,10 +100,10 @@ def the_label(
     return found
 
 
-def vote_each(*answers: Answer | str) -> list[Ballot]:
+def vote_each(*answers: Answer | str) -> list[Vote]:
     """A vote of an expert for each answer, or verdict."""
     return [
-        Ballot(i, verdict=each, answer=NOTHING) if isinstance(each, str) else Ballot(i, answer=each)
+        ballot(i, verdict=each, answer=NOTHING) if isinstance(each, str) else ballot(i, answer=each)
         for i, each in enumerate(answers)
     ]
 
@@ -151,7 +163,7 @@ def test_a_local_concept_needs_a_majority_of_all_who_answered() -> None:
         (vote_each("ambiguous", PLOTS, PLOTS), Status.LABELLED, None),
     ],
 )
-def test_status(votes: list[Ballot], status: Status, reason: str | None) -> None:
+def test_status(votes: list[Vote], status: Status, reason: str | None) -> None:
     """What stands, and why nothing does; only a labelled cluster has an answer."""
     found = the_label(*votes)
     assert (found.status, found.reason) == (status, reason)
@@ -187,7 +199,7 @@ def test_a_subtype_gives_way() -> None:
 def test_adjudication_wins(verdict: str) -> None:
     """Over a majority too; its reason is kept, and so are the shares of the votes."""
     answer = BLOTS if verdict == "answered" else NOTHING
-    settled = Adjudication(cluster=0, verdict=verdict, answer=answer, reason="bands, not bars")
+    settled = settlement(answer, verdict, "bands, not bars")
     found = the_label(*vote_each(PLOTS, PLOTS, BLOTS), settled=settled)
     assert found.is_adjudicated
     assert found.reason == "bands, not bars"
@@ -201,7 +213,7 @@ def test_adjudication_wins(verdict: str) -> None:
 
 def test_adjudication_without_votes() -> None:
     """It needs none; nobody's share is known then. The last one holds."""
-    first = Adjudication(cluster=0, verdict="answered", answer=PLOTS, reason="")
+    first = settlement(PLOTS)
     labels = consensus(
         [], [first, replace(first, answer=BLOTS)], TAXONOMY, LabelSettings(), [info(0)]
     )
@@ -210,7 +222,7 @@ def test_adjudication_without_votes() -> None:
 
 def test_split_clusters() -> None:
     """Votes on a cluster that was split count no more; its parts have their own."""
-    votes = [*vote_each(PLOTS, PLOTS), Ballot(1, 1, BLOTS), Ballot(2, 1, BLOTS)]
+    votes = [*vote_each(PLOTS, PLOTS), ballot(1, 1, BLOTS), ballot(2, 1, BLOTS)]
     clusters = [info(0, children=(1, 2)), info(1), info(2)]
     labels = consensus(votes, [], TAXONOMY, LabelSettings(), clusters)
     assert [(each.cluster, each.status.value) for each in labels] == [
@@ -223,9 +235,9 @@ def test_split_clusters() -> None:
 def test_refused() -> None:
     """Votes of another clustering or taxonomy, and settings that can't be meant."""
     with pytest.raises(ConfigError, match="such as 7"):
-        consensus([Ballot(1, 7)], [], TAXONOMY, LabelSettings(), [info(0)])
+        consensus([ballot(1, 7)], [], TAXONOMY, LabelSettings(), [info(0)])
     with pytest.raises(ConfigError, match=r"expert 1 on cluster 0 .*no concept 'plot'"):
-        the_label(Ballot(1, answer=Answer(global_concepts=("plot",))))
+        the_label(ballot(1, answer=Answer(global_concepts=("plot",))))
     for wrong in ({"majority": 0.4}, {"min_votes": 0}, {"outlier_share": 0.0}):
         with pytest.raises(ConfigError, match=f"label.{next(iter(wrong))} is"):
             LabelSettings(**wrong)  # type: ignore[arg-type]
@@ -234,11 +246,11 @@ def test_refused() -> None:
 def test_outliers() -> None:
     """Marked by at least half of those who were shown the image."""
     votes = [
-        Ballot(1, outliers=("a", "b"), shown=("a", "b", "c")),
-        Ballot(2, outliers=("a",), shown=("a", "b", "c")),
-        Ballot(3, shown=("a", "b", "c")),
-        Ballot(4, outliers=("c",), shown=("c", "d")),
-        Ballot(5, outliers=("d",), shown=("d",)),
+        ballot(1, outliers=("a", "b"), shown=("a", "b", "c")),
+        ballot(2, outliers=("a",), shown=("a", "b", "c")),
+        ballot(3, shown=("a", "b", "c")),
+        ballot(4, outliers=("c",), shown=("c", "d")),
+        ballot(5, outliers=("d",), shown=("d",)),
     ]
     assert the_label(*votes).outliers == ("a", "d")
     assert the_label(*votes, outlier_share=1.0).outliers == ()
@@ -267,11 +279,11 @@ VERDICTS = st.sampled_from(["answered"] * 6 + ["ambiguous", "mixed"])
 
 
 @st.composite
-def ballots(draw: st.DrawFn) -> list[Ballot]:
+def ballots(draw: st.DrawFn) -> list[Vote]:
     """Votes of up to seven experts on one cluster."""
     few = draw(FEW)
     return [
-        Ballot(expert, 0, draw(st.sampled_from(few)), draw(VERDICTS))
+        ballot(expert, 0, draw(st.sampled_from(few)), draw(VERDICTS))
         for expert in range(draw(st.integers(0, 7)))
     ]
 
@@ -279,7 +291,7 @@ def ballots(draw: st.DrawFn) -> list[Ballot]:
 @settings(max_examples=300, deadline=None)
 @given(ballots(), st.randoms(), st.sampled_from([0.5, 0.6, 0.75]))
 def test_consensus_keeps_its_promises(
-    votes: list[Ballot], shuffle: random.Random, majority: float
+    votes: list[Vote], shuffle: random.Random, majority: float
 ) -> None:
     """Order changes nothing; a label fits the taxonomy, is complete, and a majority is behind all of it."""
     found = the_label(*votes, majority=majority)
@@ -315,10 +327,10 @@ def test_gold() -> None:
     """Exact answers and similar ones; another verdict is wrong; what gold leaves open is not scored."""
     gold = {0: of_concepts("maps", "tables"), 1: PLOTS}
     votes = [
-        Ballot(1, 0, of_concepts("maps")),
-        Ballot(1, 1, PLOTS),
-        Ballot(2, 1, verdict="ambiguous"),
-        Ballot(2, 5, PLOTS),
+        ballot(1, 0, of_concepts("maps")),
+        ballot(1, 1, PLOTS),
+        ballot(2, 1, verdict="ambiguous"),
+        ballot(2, 5, PLOTS),
     ]
     scores = {(each.expert, each.question): each for each in gold_scores(votes, gold, TAXONOMY)}
     top = scores[1, "global_concepts"]
@@ -332,14 +344,11 @@ def test_gold() -> None:
 # Labels of images
 
 
-@dataclass(frozen=True)
-class Audited:
+def audited(expert: int, key: str, concept: str, answer: str) -> Audit:
     """An auditor's answer."""
-
-    expert: int
-    key: str
-    concept: str
-    answer: str
+    return Audit(
+        event="", expert=expert, run="first", key=key, concept=concept, answer=answer, seconds=1.0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -367,20 +376,20 @@ def assigned(archive: Archive) -> list[tuple[str, str, int]]:
     ]
 
 
-def votes_on(archive: Archive) -> list[Ballot]:
+def votes_on(archive: Archive) -> list[Vote]:
     """Clusters 0 and 1 are plots and blots, 2 is ambiguous, 3 is undecided, the others have no vote.
     Both experts mark the first image of cluster 0."""
     first = next(key for key, _, number in assigned(archive) if number == 0)
     marks = {"outliers": (first,), "shown": (first,)}
     return [
-        *(Ballot(expert, 0, PLOTS, **marks) for expert in (1, 2)),
-        *(Ballot(expert, 1, BLOTS) for expert in (1, 2)),
-        *(Ballot(expert, 2, NOTHING, "ambiguous") for expert in (1, 2)),
-        Ballot(1, 3, PLOTS),
+        *(ballot(expert, 0, PLOTS, **marks) for expert in (1, 2)),
+        *(ballot(expert, 1, BLOTS) for expert in (1, 2)),
+        *(ballot(expert, 2, NOTHING, "ambiguous") for expert in (1, 2)),
+        ballot(1, 3, PLOTS),
     ]
 
 
-def label(archive: Archive, votes: list[Ballot], name: str = "first") -> Propagated:
+def label(archive: Archive, votes: list[Vote], name: str = "first") -> Propagated:
     """Consensus and propagation, as the command has them."""
     own = LabelSettings()
     clusters = cluster.read_clusters(archive, "default")
@@ -419,7 +428,7 @@ def test_propagate(archive: Archive) -> None:
 
 def test_cluster_labels_and_summary(archive: Archive) -> None:
     """One row a cluster with the shares; the summary says what the run rests on."""
-    votes = [*votes_on(archive), Ballot(3, 0, BLOTS)]
+    votes = [*votes_on(archive), ballot(3, 0, BLOTS)]
     label(archive, votes)
     table = pq.read_table(archive.root / "labels" / "first.clusters.parquet")
     assert table.schema.equals(CLUSTER_LABELS)
@@ -539,7 +548,7 @@ def test_interval_as_statsmodels(right: int, checked: int) -> None:
     """Wilson's; of equal weights it is that of the plain share."""
     expected = proportion_confint(right, checked, method="wilson")
     assert wilson_interval(right / checked, checked) == pytest.approx(expected)
-    audits = [Audited(1, f"k{i}", "maps", "yes" if i < right else "no") for i in range(checked)]
+    audits = [audited(1, f"k{i}", "maps", "yes" if i < right else "no") for i in range(checked)]
     (found,) = audit_result(drawn(checked + 3, weight=7.0), audits).concepts
     assert (found.low, found.high) == pytest.approx(expected)
     assert (found.num_drawn, found.num_checked, found.num_right) == (checked + 3, checked, right)
@@ -549,17 +558,17 @@ def test_interval_as_statsmodels(right: int, checked: int) -> None:
 def test_answers_are_resolved() -> None:
     """The last answer of an expert, then more than half of the experts; stray answers are counted."""
     audits = [
-        Audited(1, "k0", "maps", "no"),
-        Audited(1, "k0", "maps", "yes"),
-        Audited(1, "k1", "maps", "yes"),
-        Audited(2, "k1", "maps", "no"),
-        Audited(1, "k2", "maps", "unsure"),
+        audited(1, "k0", "maps", "no"),
+        audited(1, "k0", "maps", "yes"),
+        audited(1, "k1", "maps", "yes"),
+        audited(2, "k1", "maps", "no"),
+        audited(1, "k2", "maps", "unsure"),
         *(
-            Audited(expert, "k3", "maps", answer)
+            audited(expert, "k3", "maps", answer)
             for expert, answer in enumerate(["no", "no", "yes"])
         ),
-        Audited(1, "k9", "maps", "yes"),
-        Audited(1, "k1", "tables", "yes"),
+        audited(1, "k9", "maps", "yes"),
+        audited(1, "k1", "tables", "yes"),
     ]
     result = audit_result(drawn(5), audits)
     (found,) = result.concepts
@@ -571,8 +580,8 @@ def test_overall_weighs_concepts_by_their_images() -> None:
     """A concept of 900 images that is right and one of 100 that is wrong: 0.9, however many were checked."""
     draw = [*drawn(10, "maps", 90), *drawn(10, "tables", 10), *drawn(10, "x", 1, level="local")]
     audits = [
-        *(Audited(1, f"k{i}", "maps", "yes") for i in range(2)),
-        *(Audited(1, f"k{i}", "tables", "no") for i in range(10)),
+        *(audited(1, f"k{i}", "maps", "yes") for i in range(2)),
+        *(audited(1, f"k{i}", "tables", "no") for i in range(10)),
     ]
     result = audit_result(draw, audits)
     by_level = {each.level: each for each in result.overall}
@@ -589,7 +598,7 @@ def test_audit_file(archive: Archive) -> None:
     label(archive, votes)
     assert read_audit(archive, "first") is None
     draw = draw_audit(archive, "first", 5, seed=0)
-    audits = [Audited(1, each.key, each.concept, "yes") for each in draw]
+    audits = [audited(1, each.key, each.concept, "yes") for each in draw]
     result = audit_result(draw, audits)
     write_audit(archive, "first", result, 5, 0)
     table = read_audit(archive, "first")
@@ -633,7 +642,7 @@ def test_interval_covers(tmp_path: Path, sizes: list[int], number: int) -> None:
     draw = draw_audit(archive, "x", number, seed=1)
     for _ in range(rounds):
         audits = [
-            Audited(1, each.key, "maps", "yes" if source.random() < 0.8 else "no") for each in draw
+            audited(1, each.key, "maps", "yes" if source.random() < 0.8 else "no") for each in draw
         ]
         (found,) = audit_result(draw, audits).concepts
         assert found.precision is not None and found.low is not None and found.high is not None
@@ -656,7 +665,7 @@ def test_small_clusters_do_not_weigh_too_much(
     for seed in range(100):
         draw = draw_audit(archive, "x", number, seed)
         audits = [
-            Audited(1, each.key, "maps", "yes" if is_right[each.cluster] else "no") for each in draw
+            audited(1, each.key, "maps", "yes" if is_right[each.cluster] else "no") for each in draw
         ]
         found.append(audit_result(draw, audits).concepts[0].precision or 0)
     assert np.mean(found) == pytest.approx(truth, abs=0.02)

@@ -19,7 +19,6 @@ from biomedica.label.audit import (
     write_audit,
 )
 from biomedica.label.consensus import (
-    Adjudication,
     ClusterLabel,
     GoldScore,
     LabelSettings,
@@ -41,7 +40,6 @@ __all__ = [
     "AUDIT",
     "CLUSTER_LABELS",
     "LABELS",
-    "Adjudication",
     "AuditImage",
     "AuditResult",
     "AuditSettings",

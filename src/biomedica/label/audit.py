@@ -14,7 +14,6 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,7 @@ from biomedica.errors import ConfigError
 from biomedica.label.consensus import Status
 from biomedica.label.propagate import audit_path, labels_path, read_summary
 from biomedica.shards import write_arrow
+from biomedica.votes import Audit
 
 
 def _field(name: str, kind: pa.DataType, about: str, nullable: bool = True) -> pa.Field:
@@ -54,19 +54,6 @@ AUDIT = pa.schema(
 )
 NORMAL_975 = 1.959963984540054
 """97.5th percentile of the normal distribution."""
-
-
-class Checked(Protocol):
-    """What is used of an auditor's answer."""
-
-    @property
-    def expert(self) -> int: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def concept(self) -> str: ...
-    @property
-    def answer(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,11 +257,11 @@ def _picked(
                 )
 
 
-def audit_result(draw: Sequence[AuditImage], audits: Iterable[Checked]) -> AuditResult:
+def audit_result(draw: Sequence[AuditImage], audits: Iterable[Audit]) -> AuditResult:
     """Precision of each concept from the answers so far.
 
-    audits   in the order in which they were given: an expert's last answer about an image and concept
-             holds. What more than half of an image's auditors say (`yes`, `no`) holds; else it is unsure
+    audits   as `VoteStore.audits` gives them, in the order of the answers; an expert's last one on an image
+             and a concept holds, and of an image what more than half of its auditors say; else it is unsure
 
     Precision is the weighted share of the images found right among those found right or wrong; images
     not checked yet, or unsure, are taken to be like the others. The interval is Wilson's (1927) with

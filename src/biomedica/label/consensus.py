@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol
 
 from biomedica.agreement import QUESTIONS, Rating, masi_distance
 from biomedica.cluster import ClusterInfo
 from biomedica.errors import ConfigError
 from biomedica.records import Answer
 from biomedica.taxonomy import Taxonomy
+from biomedica.votes import Settlement, Vote
 
 Item = tuple[str, str]
 """A question, and one id that answers it."""
@@ -30,15 +30,6 @@ class Status(StrEnum):
     """Too few votes, or no majority, and nobody has settled it."""
     UNLABELLED = "unlabelled"
     """No vote."""
-
-
-class Ballot(Rating, Protocol):
-    """What is used of a vote."""
-
-    @property
-    def outliers(self) -> tuple[str, ...]: ...
-    @property
-    def shown(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +53,6 @@ class LabelSettings:
             raise ConfigError(
                 f"label.outlier_share is {self.outlier_share}; above 0 and up to 1 would do"
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adjudication:
-    """A decision on a cluster that stands above its votes."""
-
-    cluster: int
-    verdict: str
-    """`answered`, `ambiguous` or `mixed`."""
-    answer: Answer
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +106,8 @@ class GoldScore:
 
 
 def consensus(
-    votes: Iterable[Ballot],
-    adjudications: Sequence[Adjudication],
+    votes: Iterable[Vote],
+    adjudications: Iterable[Settlement],
     taxonomy: Taxonomy,
     settings: LabelSettings,
     clusters: Iterable[ClusterInfo],
@@ -136,7 +116,7 @@ def consensus(
 
     votes           one an expert and cluster; their order changes nothing. Votes on a cluster that was
                     split count no more: its parts have their own
-    adjudications   in the order in which they were made; the last one on a cluster holds
+    adjudications   one a cluster; it stands above the votes. Of several the last one holds
 
     Votes are completed, then an id stands when more than `settings.majority` of the experts who
     answered the cluster gave it. Experts who give a concept give its ancestors, so the label of a
@@ -145,7 +125,7 @@ def consensus(
     """
     infos = sorted(clusters, key=lambda each: each.id)
     retired = {each.id for each in infos if each.children}
-    ballots: dict[int, list[Ballot]] = defaultdict(list)
+    ballots: dict[int, list[Vote]] = defaultdict(list)
     for vote in votes:
         ballots[vote.cluster].append(vote)
     settled = {each.cluster: each for each in adjudications}
@@ -184,8 +164,8 @@ class _Completed:
 
 def _label(
     cluster: int,
-    ballots: list[Ballot],
-    settled: Adjudication | None,
+    ballots: list[Vote],
+    settled: Settlement | None,
     taxonomy: Taxonomy,
     settings: LabelSettings,
     completed: _Completed,
@@ -314,7 +294,7 @@ def _support(
     return tuple(sorted(support, key=in_order)), tuple(dissent)
 
 
-def _outliers(ballots: list[Ballot], share: float) -> tuple[str, ...]:
+def _outliers(ballots: list[Vote], share: float) -> tuple[str, ...]:
     marked = Counter(key for vote in ballots for key in set(vote.outliers))
     shown = Counter(key for vote in ballots for key in {*vote.shown, *vote.outliers})
     return tuple(sorted(key for key, number in marked.items() if number >= shown[key] * share))
