@@ -230,9 +230,11 @@ class _Repository:
             raise PublishError(self._refusal(error)) from None
         except RuntimeError as error:  # around the answer to one file of a commit
             cause = error.__cause__
-            if not isinstance(cause, hub.errors.HfHubHTTPError):
-                raise PublishError(self._unreachable(cause or error)) from None
-            raise PublishError(self._refusal(cause)) from None
+            if isinstance(cause, hub.errors.HfHubHTTPError):
+                raise PublishError(self._refusal(cause)) from None
+            if isinstance(cause, _network_errors()):
+                raise PublishError(self._unreachable(cause)) from None
+            raise
         except _network_errors() as error:
             raise PublishError(self._unreachable(error)) from None
 

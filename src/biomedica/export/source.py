@@ -119,9 +119,11 @@ class SourceShard:
             "published": own["published"] and own["published"].isoformat(),
             "phash": f"{own['phash']:016x}",
         }
-        differing = [name for name, value in facts.items() if expected.get(name) != value]
-        if differing:
-            raise self._damaged(row["key"], f"its JSON and the table differ in {differing[0]}")
+        if facts != expected:
+            names = [name for name in expected | facts if facts.get(name) != expected.get(name)]
+            raise self._damaged(
+                row["key"], f"its JSON and the table differ ({', '.join(names[:3]) or 'in names'})"
+            )
         label = self._label_rows.get(row["key"])
         return Copied(row=own, jpg=jpg, txt=txt, meta=meta, facts=facts, label=label)
 
