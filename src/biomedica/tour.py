@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from biomedica import catalog, flow
+from biomedica import catalog, cluster, flow
 from biomedica.archive import Archive
 from biomedica.catalog import Selection
+from biomedica.cluster import Clustered
 from biomedica.config import Settings
 from biomedica.doctor import Diagnosis, examine
+from biomedica.duplicates import Duplicates, find_duplicates
+from biomedica.embed import embed
 from biomedica.enrich import Enriched, catalog_pmids, enrich_from_files
 from biomedica.errors import ConfigError
+from biomedica.features import FeatureSet
 from biomedica.flow import BuildResult, Listener
 from biomedica.report import write_report
+from biomedica.run.engines import open_engine
 from biomedica.shards import tables
+from biomedica.sheets import write_sheets
+
+NUM_CLUSTERS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +36,9 @@ class Toured:
 
     enriched: Enriched
     built: BuildResult
+    grouped: Clustered
+    copies: Duplicates
+    sheets: Path
     diagnosis: Diagnosis
     report: Path
     first_key: str
@@ -62,16 +73,33 @@ def take_tour(
     built = flow.build_archive(
         str(source), archive.root, Selection(), settings, workers=2, tell=tell
     )
+    say("embed: pictures as vectors, by a tiny encoder without weights")
+    features = _embed(archive, settings)
+    say("cluster and duplicates: images that look alike, and copies of each other")
+    grouped = cluster.cluster(
+        archive, features, replace(settings.cluster, clusters=NUM_CLUSTERS, components=8)
+    )
+    copies = find_duplicates(archive, settings.duplicates, features)
+    sheets = write_sheets(archive, grouped.name)
     say("doctor: every byte against its table")
     diagnosis = examine(archive, decode=True)
     say("report")
     return Toured(
         enriched=enriched,
         built=built,
+        grouped=grouped,
+        copies=copies,
+        sheets=sheets,
         diagnosis=diagnosis,
         report=write_report(archive),
         first_key=_first_key(archive),
     )
+
+
+def _embed(archive: Archive, settings: Settings) -> FeatureSet:
+    engine = open_engine("inline", None, None)
+    embed(archive, "tiny", settings.embed, settings.run, engine)
+    return FeatureSet.open(archive, "tiny")
 
 
 def _first_key(archive: Archive) -> str:

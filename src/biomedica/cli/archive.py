@@ -109,9 +109,15 @@ def tour(folder: Path = Path("tour"), *, common: Common = COMMON) -> None:
     archive = folder / "archive"
     print(f"\n{_summary(found.built)}")
     print(f"PubMed records: {found.enriched.num_fetched + found.enriched.num_known}")
+    print(
+        f"{found.grouped.num_clusters} clusters of {found.grouped.num_images} images, "
+        f"{found.copies.num_groups} groups of near-duplicates"
+    )
     print(f"doctor: {'whole' if found.diagnosis.is_whole else found.diagnosis.findings}")
     print(f"\n{time.monotonic() - started:.0f} seconds. Look at it:\n")
     print(f"  {found.report}    (open it in a browser)")
+    print(f"  {found.sheets}    (a sheet of images for each cluster)")
+    print(f"  biomedica label {archive}    (label the clusters in a web page)")
     print(f"  biomedica show {archive} {found.first_key}")
     print(f"  biomedica build {folder / 'source'} {archive}    (nothing to do: it is up to date)")
     print(f"  biomedica doctor {archive}")
