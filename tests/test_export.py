@@ -221,6 +221,11 @@ def test_the_27_published_fields(archive: Path, exported: dict[str, Exported]) -
         assert row["title"] is None or row["title"] in content["article_text"]
 
 
+def test_the_page_lists_the_fields() -> None:
+    page = Path(__file__).parent.parent / "docs" / "export.md"
+    assert "".join(f"| `{name}` | {about} |\n" for name, _, about in FIELDS) in page.read_text()
+
+
 def test_published_words_for_labels(archive: Path, exported: dict[str, Exported]) -> None:
     labels = pq.read_table(archive / "labels" / "default.parquet").to_pylist()
     by_key = {row["key"]: row for row in labels}

@@ -37,7 +37,11 @@ FIELDS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("image_cluster_id", _TEXT, "`file_name` without extension (the published name misleads)"),
     ("image_hash", _TEXT, "`sha256` of the JPEG in the shard"),
     ("image_label_id", _TEXT, "cluster of the label run; empty without one"),
-    ("image_panel_type", _TEXT, "`panel_type` of the label, in the published words; empty"),
+    (
+        "image_panel_type",
+        _TEXT,
+        "`panel_type` of the label, in the published words; empty where there is none",
+    ),
     ("image_panel_subtype", _TEXT, "`panel_subtype`, likewise"),
     ("image_primary_label", _TEXTS, "`global_concepts`, in the published vocabulary"),
     ("image_secondary_label", _TEXTS, "`local_concepts`, likewise"),

@@ -73,6 +73,7 @@ class SourceShard:
         self._root = archive.root
         self._group = group
         self._labels = labels
+        self._article: tuple[tuple[str, int], dict[str, Any]] | None = None
         self.shard = shard
 
     def _table(self, kind: str) -> Path:
@@ -152,14 +153,17 @@ class SourceShard:
 
     def article(self, pmcid: str, version: int) -> dict[str, Any]:
         """The row of an article. Raises `ArchiveError` where there is none."""
+        if self._article is not None and self._article[0] == (pmcid, version):
+            return self._article[1]
         table, numbers = self._articles
         if (pmcid, version) not in numbers:
             raise ArchiveError(
                 f"{self._table('articles')} has no row for {pmcid}.{version}, of which the shard has "
                 f"figures; `biomedica doctor {self._root}` finds all damage"
             )
-        row = table.slice(numbers[pmcid, version], 1).to_pylist()[0]
-        return dict(row)
+        row = dict(table.slice(numbers[pmcid, version], 1).to_pylist()[0])
+        self._article = (pmcid, version), row  # the next figure is most often of the same article
+        return row
 
     def siblings(self, policy: Policy) -> Mapping[tuple[str, int], tuple[Sibling, ...]]:
         """All figures of every article of the shard that the rules let pass, in order."""
