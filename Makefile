@@ -47,8 +47,9 @@ docs: .venv/dev.stamp  ## pages that are made from the code
 	.venv/peer/bin/python -m pip install --quiet --disable-pip-version-check pubmed_parser==0.5.1
 	touch $@
 
-bench: .venv/dev.stamp .venv/peer/stamp  ## measure; writes docs/benchmarks.md and docs/accuracy.md
+bench: .venv/dev.stamp .venv/peer/stamp  ## measure; writes docs/benchmarks*.md and docs/accuracy.md
 	$(BIN)/python bench/run.py $(SHARED_CORPUS)/bucket --peer-python .venv/peer/bin/python
+	$(BIN)/python bench/annotation.py $(SHARED_CORPUS)
 
 clean:  ## remove what make made
 	rm -rf .venv tour

@@ -58,7 +58,9 @@ def neighbour_accuracy(points_ND: NDArray[np.float32], wanted: list[str]) -> flo
 def measure(archive: Archive, name: str | None, per_set: int) -> dict[str, float]:
     """All figures for one feature set."""
     features = the_set(archive, name)
-    points = np.concatenate([features.read(shard) for shard in features.shards()]).astype(np.float32)
+    points = np.concatenate([features.read(shard) for shard in features.shards()]).astype(
+        np.float32
+    )
     sets, kinds = labels_of(archive, features)
     settings = ClusterSettings(clusters=per_set * len(set(sets)))
     moments = kmeans.Moments.empty(features.dims)
@@ -88,7 +90,7 @@ def main() -> None:
     parser.add_argument("--features")
     parser.add_argument("--per-set", type=int, default=10)
     words = parser.parse_args()
-    print(json.dumps(measure(Archive(words.archive), words.features, words.per_set), indent=1))
+    print(json.dumps(measure(Archive(words.archive), words.features, words.per_set)))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from biomedica import archive, catalog, config, enrich, plan, shards
+from biomedica import archive, catalog, config, duplicates, enrich, label, plan, published, shards
+from biomedica.cluster import model as clusters
 from biomedica.records import Reason
 from biomedica.report import EXPLANATIONS
+from biomedica.taxonomy import load_taxonomy, taxonomy_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- made by `make docs` from the code; change it there -->\n"
@@ -30,6 +32,20 @@ COMMANDS = (
     "report",
     "doctor",
     "show",
+    "embed",
+    "cluster",
+    "duplicates",
+    "label",
+    "labels make",
+    "labels agreement",
+    "labels audit",
+    "labels votes",
+    "labels import",
+    "labels taxonomy",
+    "select",
+    "recipes",
+    "export",
+    "publish",
     "settings",
 )
 
@@ -37,7 +53,7 @@ COMMANDS = (
 def cli_page() -> str:
     """`--help` of every command."""
     parts = [f"# Commands\n\n{MADE}"]
-    for words in ([], *([command] for command in COMMANDS)):
+    for words in ([], *(command.split() for command in COMMANDS)):
         text = subprocess.run(
             [sys.executable, "-m", "biomedica", *words, "--help"],
             capture_output=True,
@@ -101,6 +117,26 @@ def formats_page() -> str:
             enrich.PUBMED,
             "One row a PubMed record (`biomedica enrich`).",
         ),
+        "clusters/NAME/assignment/SHARD.parquet": (
+            clusters.ASSIGNMENT,
+            "One row a sample, in the order of the figures file (`biomedica cluster`).",
+        ),
+        "clusters/NAME/sizes.parquet": (clusters.SIZES, "One row a cluster."),
+        "clusters/NAME/members.parquet": (
+            clusters.MEMBERS,
+            "The images that stand for each cluster.",
+        ),
+        "duplicates.parquet": (
+            duplicates.DUPLICATES,
+            "Groups of near-duplicates; images without one have no row (`biomedica duplicates`).",
+        ),
+        "labels/NAME.parquet": (label.LABELS, "One row an image (`biomedica labels make`)."),
+        "labels/NAME.clusters.parquet": (label.CLUSTER_LABELS, "One row a cluster."),
+        "labels/NAME.audit.parquet": (label.AUDIT, "One row a concept (`biomedica labels audit`)."),
+        "labels/published.clusters.parquet": (
+            published.CLUSTERS,
+            "BIOMEDICA's published labels of its own clusters (`biomedica labels import`).",
+        ),
         "tombstones.parquet": (archive.TOMBSTONES, "Samples that no reader gives any more."),
         "changelog.parquet": (archive.CHANGELOG, "What changed in the source, and what it did."),
     }
@@ -113,7 +149,19 @@ def formats_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"cli.md": cli_page, "settings.md": settings_page, "formats.md": formats_page}
+def concepts_page() -> str:
+    """Every concept with its definition and source."""
+    tree = load_taxonomy()
+    about = "What the tree is and where it comes from: [taxonomy.md](taxonomy.md).\n"
+    return f"# Concepts\n\n{MADE}\n{about}\n{taxonomy_table(tree).rstrip()}\n"
+
+
+PAGES = {
+    "concepts.md": concepts_page,
+    "cli.md": cli_page,
+    "settings.md": settings_page,
+    "formats.md": formats_page,
+}
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from biomedica.label import (
     write_audit,
 )
 from biomedica.taxonomy import load_taxonomy
-from biomedica.votes import VoteStore
+from biomedica.votes import Vote, VoteStore
 
 _SEED = 0
 """Of the bootstrap over clusters."""
@@ -77,8 +77,9 @@ def make_labels(
             )
         votes, gold = store.current_votes(), store.gold()
         settled = store.adjudications()
-    labels = consensus(votes, settled, tree, settings, cluster.read_clusters(archive, name))
-    agreement = agreement_report(votes, tree, _SEED)
+    clusters = cluster.read_clusters(archive, name)
+    labels = consensus(votes, settled, tree, settings, clusters)
+    agreement = agreement_report(that_count(votes, clusters), tree, _SEED)
     done = propagate(archive, run or name, name, labels, tree, settings, agreement)
     return Labelled(
         name=run or name,
@@ -88,6 +89,12 @@ def make_labels(
         gold=tuple(gold_scores(votes, gold, tree)),
         num_reassigned=clustering.num_assigned,
     )
+
+
+def that_count(votes: list[Vote], clusters: list[cluster.ClusterInfo]) -> list[Vote]:
+    """The votes on clusters that were not split: those on their parts stand for the others."""
+    split = {each.id for each in clusters if each.children}
+    return [vote for vote in votes if vote.cluster not in split]
 
 
 def _up_to_date(archive: Archive, name: str, tell: Tell) -> cluster.Clustered:

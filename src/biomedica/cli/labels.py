@@ -86,15 +86,17 @@ def agreement(archive: Path, *, name: str = "default", common: Common = COMMON) 
         Of the clustering that is being labelled.
     """
     from biomedica.agreement import agreement_report
-    from biomedica.annotate import votes_path
+    from biomedica.annotate import that_count, votes_path
     from biomedica.archive import Archive
+    from biomedica.cluster import read_clusters
     from biomedica.taxonomy import load_taxonomy
     from biomedica.votes import VoteStore
 
     target = Archive(archive)
     target.info()
     with VoteStore.open(votes_path(target, name)) as store:
-        found = agreement_report(store.current_votes(), load_taxonomy(), 0)
+        votes = that_count(store.current_votes(), read_clusters(target, name))
+    found = agreement_report(votes, load_taxonomy(), 0)
     if common.json:
         print_json(found)
         return
