@@ -1,0 +1,146 @@
+"""The measurements of the annotation half: writes docs/benchmarks-annotation.md.
+
+    python bench/annotation.py CORPUS [--quick]
+
+CORPUS holds `labelled`, `figcaps_pfocr` and `models/dinov2_vits14.onnx`. `--quick` leaves out ten million
+rows and 24 million rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from run import BENCH, ROOT, machine, measured, row
+
+LABELLED = """## Labelled sets
+
+{images} images of {sets} labelled sets ({classes} classes), built as an archive (`python bench/labelled_source.py
+CORPUS OUT`) and embedded with DINOv2 ViT-S/14. Clusters: {clusters}, that is 10 for each set, over 25 components
+({explained:.1%} of the variance). Purity: share of images that agree with the most frequent set of their cluster, mean
+and lowest of five seeds. kNN: leave one out, 5 neighbours by cosine. Goal: purity 0.95.
+
+`python bench/modalities.py ARCHIVE`
+"""
+
+
+def command(*words: str | Path) -> None:
+    """Run a command of the program."""
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, cwd=ROOT
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, words))} failed:\n{done.stderr}")
+
+
+def labelled_section(corpus: Path, folder: Path) -> list[str]:
+    """Purity and neighbours, with whole pictures and with their middles."""
+    source, archive = folder / "source", folder / "archive"
+    command(BENCH / "labelled_source.py", corpus, source)
+    command("-m", "biomedica", "build", source, archive, "--quiet")
+    encoder = f"onnx:{corpus / 'models' / 'dinov2_vits14.onnx'}"
+    found: dict[str, dict[str, Any]] = {}
+    for fit in ("pad", "crop"):
+        words = ("--encoder", encoder, "--name", fit, "--set", f"embed.fit={fit}", "--quiet")
+        command("-m", "biomedica", "embed", archive, *words)
+        found[fit] = measured("modalities.py", archive, "--features", fit)
+    lines = [
+        LABELLED.format(**found["pad"]),
+        row("`embed.fit`", "purity", "lowest", "kNN, set", "kNN, class"),
+        row(*["---"] * 5),
+    ]
+    for fit, each in found.items():
+        figures = ("purity_mean", "purity_lowest", "knn_set", "knn_class")
+        lines.append(row(fit, *(f"{each[name]:.3f}" for name in figures)))
+    return [*lines, ""]
+
+
+def clustering_section(quick: bool) -> list[str]:
+    """K-means, PCA and assignment beside their peers; memory."""
+    kmeans = measured("cluster_scale.py", "kmeans")
+    pca = measured("cluster_scale.py", "pca")
+    assign = measured("cluster_scale.py", "assign")
+    lines = [
+        "## Clustering",
+        "",
+        "200,000 points of 384 dimensions, 2,000 clusters, 10 iterations, both from random rows; CPU seconds of "
+        "two threads, median of interleaved rounds. Goals: inertia within 1 %, CPU 1.1; PCA: the same variance, "
+        "CPU 2; assignment: 0.8 of a bare float32 matrix product of the same matrices, by wall time.",
+        "",
+        "`python bench/cluster_scale.py kmeans`, `pca`, `assign`",
+        "",
+        row("what", "ours", "peer", "ratio"),
+        row(*["---"] * 4),
+        row("k-means, CPU s (faiss)", kmeans["our_cpu"], kmeans["faiss_cpu"], kmeans["cpu_ratio"]),
+        row(
+            "k-means, inertia (faiss)",
+            kmeans["our_inertia"],
+            kmeans["faiss_inertia"],
+            kmeans["inertia_ratio"],
+        ),
+        row(
+            "PCA to 64, CPU s (scikit-learn)", pca["our_cpu"], pca["sklearn_cpu"], pca["cpu_ratio"]
+        ),
+        row("PCA, variance explained", pca["our_explained"], pca["sklearn_explained"], ""),
+        row(
+            "assignment, GFLOPS (numpy)",
+            assign["assign_gflops"],
+            assign["product_gflops"],
+            assign["share"],
+        ),
+        "",
+    ]
+    sizes = ("1",) if quick else ("1", "10")
+    lines += [
+        "The whole of `cluster` (moments, training, assignment, sizes, members) over made archives of 64 numbers "
+        "a row, 200 clusters (`python bench/cluster_scale.py memory MILLIONS`):",
+        "",
+        row("rows", "seconds", "peak MB"),
+        row(*["---"] * 3),
+    ]
+    for size in sizes:
+        found = measured("cluster_scale.py", "memory", size)
+        lines.append(row(f"{found['rows']:,}", found["seconds"], found["peak_mb"]))
+    near = measured("cluster_scale.py", "duplicates", "1" if quick else "24")
+    lines += [
+        "",
+        f"Pairs of hashes within 3 bits among {near['hashes']:,}, a tenth of them planted near another "
+        f"(`duplicates MILLIONS`): {near['found']:,} pairs in {near['cpu_seconds']} CPU seconds, "
+        f"{near['peak_mb']:,} MB at the peak.",
+        "",
+    ]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    words = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        lines = [
+            "# Benchmarks of annotation",
+            "",
+            "Written by `make bench` (`python bench/annotation.py CORPUS`). Ratios within one run: the machine is "
+            "shared and noisy.",
+            "",
+            f"- Date: {date.today().isoformat()}",
+            f"- Machine: {machine()}",
+            "",
+            *labelled_section(words.corpus.resolve(), Path(name)),
+            *clustering_section(words.quick),
+        ]
+    if words.quick:
+        print("\n".join(lines))
+    else:
+        path = ROOT / "docs" / "benchmarks-annotation.md"
+        path.write_text("\n".join(lines).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
