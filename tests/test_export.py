@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from biomedica import flow, shards
@@ -669,13 +672,21 @@ def _visible(value: Any) -> Any:
     return value
 
 
-@given(st.text())
-def test_markdown_is_one_line_without_markup(text: str) -> None:
-    found = markdown(text)
-    assert "\n" not in found
-    bare = found.replace("\\\\", "")
-    for mark in "|`*_[]<>":
-        assert all(bare[i - 1] == "\\" for i, each in enumerate(bare) if each == mark and i >= 0)
+MARKS = st.text(st.one_of(st.characters(), st.sampled_from("\\`*_[](){}#!|~@:<>&;'\"-+=.1 \n")))
+
+
+@given(
+    st.one_of(MARKS, st.sampled_from(["- a", "1. a", "    a", "a  \n  b", "&amp;", "# a", "> a"]))
+)
+def test_markdown_shows_the_text_as_it_is(text: str) -> None:
+    reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    line = markdown(text)
+    assert "\n" not in line
+    table = reader.render(f"| a | b |\n|---|---|\n| {line} | end |\n")
+    cells = re.findall(r"<td>(.*?)</td>", table, re.DOTALL)
+    shown = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+    assert [html.unescape(cell) for cell in cells] == [shown, "end"]
+    assert not re.search(r"<(?!/?(table|thead|tbody|tr|th|td)\b)", table)
 
 
 @given(st.text(alphabet="`a\n"))
