@@ -41,7 +41,7 @@ SIZES = pa.schema(
         pa.field("size", pa.int64(), False, {"about": "images, withdrawn ones left out"}),
         pa.field("mean_distance", pa.float32(), False, {"about": "of its images to the centroid"}),
         pa.field(
-            "radius", pa.float32(), False, {"about": "99th percentile of the distances, to 1/512"}
+            "radius", pa.float32(), False, {"about": "99th percentile of the distances, to 1/256"}
         ),
     ]
 )
