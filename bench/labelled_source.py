@@ -3,7 +3,7 @@
     python bench/labelled_source.py ../shared/corpus OUT [--per-set 300] [--per-article 20]
 
 Each article holds images of one class; its subject is the set (the modality) and its keyword the class.
-`OUT.csv` (article, set, class) stands beside the bucket. Same input, same bytes.
+OUT is replaced. `OUT.csv` (article, set, class) stands beside the bucket. Same input, same bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -126,6 +127,7 @@ def write_article(out: Path, number: int, modality: str, kind: str, items: list[
 
 def write_source(corpus: Path, out: Path, per_set: int, per_article: int) -> int:
     """The whole bucket and its table; the number of images."""
+    shutil.rmtree(out, ignore_errors=True)
     rows, number, count = [], FIRST_ID, 0
     for modality, read in SETS.items():
         kinds: dict[str, list[Item]] = {}

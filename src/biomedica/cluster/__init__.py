@@ -107,7 +107,7 @@ def cluster(
     model = load_model(archive, name)
     num_assigned = assign(archive, features, shards, model, folder, info, tell)
     points = Points(archive, features, shards)
-    drift = summarise(archive, points, model, folder, info)
+    num_images, drift = summarise(archive, points, model, folder, info)
     return Clustered(
         name=name,
         features=features.name,
@@ -117,7 +117,7 @@ def cluster(
         num_trained_on=info["num_trained_on"],
         inertia=info["inertia"],
         trained=is_new,
-        num_images=drift["num_before"] + drift["num_later"],
+        num_images=num_images,
         num_assigned=num_assigned,
         num_shards=len(shards),
         drift=drift,

@@ -29,7 +29,7 @@ from biomedica.cluster.model import (
 )
 from biomedica.cluster.train import Points, Tell
 from biomedica.features import FeatureSet, figures_digest, figures_path
-from biomedica.shards import write_arrow
+from biomedica.shards import temporary, write_arrow
 
 BINS = 512
 MAX_DISTANCE = 2.0
@@ -220,8 +220,9 @@ def keys_of(archive: Archive, shard: str, rows: list[int]) -> dict[int, str]:
 
 def summarise(
     archive: Archive, points: Points, model: Model, folder: Path, info: dict[str, Any]
-) -> dict[str, Any]:
-    """Write `sizes.parquet`, `members.parquet` and `drift.json`; the content of the last."""
+) -> tuple[int, dict[str, Any]]:
+    """Write `sizes.parquet`, `members.parquet` and `drift.json`; the number of images that count, and
+    the content of the last."""
     settings = info["settings"]
     before, later = Histogram(model.num_ids), Histogram(model.num_ids)
     candidates = Candidates(settings["members"])
@@ -242,16 +243,35 @@ def summarise(
         lambda shard, rows: keys_of(archive, shard, rows), list(points.shards)
     )
     write_arrow(folder / "members.parquet", members)
-    drift = drift_of(before, later)
+    drift = drift_of(_reference(folder, before, model), later)
     write_json(folder / "drift.json", drift)
-    return drift
+    return int(both.sizes.sum()), drift
+
+
+def _reference(folder: Path, before: Histogram, model: Model) -> Histogram:
+    """Distances of the images that the clustering was trained on, as they were at the first pass: some
+    may be withdrawn since. Of parts of a split, those that are still there."""
+    path = folder / "reference.npz"
+    if not path.exists() and not model.splits:
+        with temporary(path).open("wb") as file:
+            np.savez(file, counts=before.counts, sums=before.sums)
+        temporary(path).replace(path)
+    found = Histogram(model.num_ids)
+    found.counts, found.sums = before.counts.copy(), before.sums.copy()
+    if path.exists():
+        with np.load(path) as arrays:
+            number = len(arrays["counts"])
+            found.counts[:number], found.sums[:number] = arrays["counts"], arrays["sums"]
+    for split in model.splits:
+        found.counts[split.parent], found.sums[split.parent] = 0, 0
+    return found
 
 
 def drift_of(before: Histogram, later: Histogram) -> dict[str, Any]:
     """How images that came after the training fit the clusters.
 
     far_share    of them, lie beyond the 99th percentile of the distances of their cluster's first
-                 images (0.01 when nothing changed)
+                 images (0.01 when nothing changed); images in clusters that had none are left out
     divergence   Jensen-Shannon, in bits, of the shares of the clusters: 0 the same, 1 disjoint
     """
     num_before, num_later = int(before.sizes.sum()), int(later.sizes.sum())
@@ -259,13 +279,14 @@ def drift_of(before: Histogram, later: Histogram) -> dict[str, Any]:
     if not num_later or not num_before:
         return found
     edges = np.round(before.radii() * (BINS / MAX_DISTANCE)).astype(np.int64)
-    beyond = later.counts * (np.arange(BINS) >= edges[:, None])
+    known = later.counts * (before.sizes > 0)[:, None]
+    beyond = known * (np.arange(BINS) >= edges[:, None])
     shares_before, shares_later = before.sizes / num_before, later.sizes / num_later
     grown = np.argsort(-(shares_later - shares_before), kind="stable")[:10]
     return found | {
         "mean_distance_before": float(before.sums.sum() / num_before),
         "mean_distance_later": float(later.sums.sum() / num_later),
-        "far_share": float(beyond.sum() / num_later),
+        "far_share": float(beyond.sum() / max(1, known.sum())),
         "divergence": _divergence(shares_before, shares_later),
         "grown": [
             {
