@@ -17,6 +17,7 @@ from biomedica.cluster.model import ClusterSettings
 from biomedica.duplicates import DuplicateSettings
 from biomedica.embed import EmbedSettings
 from biomedica.errors import ConfigError
+from biomedica.explore.settings import LabelPageSettings
 from biomedica.export.settings import ExportSettings
 from biomedica.images import ImageSettings
 from biomedica.label.audit import AuditSettings
@@ -40,6 +41,7 @@ class Settings:
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     duplicates: DuplicateSettings = field(default_factory=DuplicateSettings)
     label: LabelSettings = field(default_factory=LabelSettings)
+    page: LabelPageSettings = field(default_factory=LabelPageSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
 

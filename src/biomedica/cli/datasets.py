@@ -14,6 +14,59 @@ if TYPE_CHECKING:
 
 
 @app.command
+def select(
+    archive: Path,
+    recipe: str,
+    *,
+    name: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = COMMON,
+) -> None:
+    """Choose samples by a recipe: a view, which copies nothing. Every refusal is counted by its rule.
+
+    Parameters
+    ----------
+    archive
+        Folder of the archive.
+    recipe
+        A shipped recipe (`biomedica recipes`) or a TOML file.
+    name
+        Of the view; that of the recipe by default.
+    dry_run
+        Count, and write nothing.
+    """
+    from biomedica.archive import Archive
+    from biomedica.cli.annotate import stages
+    from biomedica.select import load_recipe, summary
+    from biomedica.select import select as run
+
+    target = Archive(archive)
+    target.info()
+    chosen = load_recipe(recipe)
+    with stages(common, "steps") as tell:
+        found = run(target, chosen, name or chosen.name, dry_run=dry_run, tell=tell)
+    if common.json:
+        print_json(found)
+        return
+    print(summary(found))
+    if found.view:
+        print(f"next: biomedica export {archive} {found.view} FOLDER")
+
+
+@app.command
+def recipes(*, common: Common = COMMON) -> None:
+    """List the shipped recipes, with what they keep and why."""
+    from biomedica.select import list_recipes
+
+    found = list_recipes()
+    if common.json:
+        print_json([{"name": each.name, "about": each.about} for each in found])
+        return
+    for each in found:
+        print(f"{each.name:22} {each.about}")
+
+
+@app.command
 def export(
     archive: Path,
     view: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,79 @@ if TYPE_CHECKING:
     from biomedica.agreement import AgreementReport
     from biomedica.annotate import Labelled
     from biomedica.label import AuditResult
+
+
+@app.command
+def label(
+    archive: Path,
+    *,
+    name: str = "default",
+    expert: Annotated[list[str] | None, Parameter(negative="")] = None,
+    answers: int | None = None,
+    suggestions: bool = True,
+    gold: Path | None = None,
+    taxonomy: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8800,
+    common: Common = COMMON,
+) -> None:
+    """Serve the label page, and print a personal link for each expert. Ctrl-C ends it; nothing is lost.
+
+    Parameters
+    ----------
+    archive
+        Folder of the archive.
+    name
+        Of the clustering.
+    expert
+        Name of an expert to invite. May be repeated; those invited before keep their links.
+    answers
+        Experts who answer each cluster (setting page.answers).
+    suggestions
+        Show what the nearest labelled clusters are.
+    gold
+        JSON file of clusters with known answers, mixed in to see how experts do.
+    taxonomy
+        Taxonomy file, if it is not the shipped one.
+    host
+        Where the server listens: on this machine alone unless told otherwise.
+    port
+        0 takes one that is free.
+    """
+    from dataclasses import replace
+
+    from biomedica.archive import Archive
+    from biomedica.explore.app import open_server
+
+    settings = common.settings()
+    page = replace(settings.page, suggestions=suggestions and settings.page.suggestions)
+    if answers is not None:
+        page = replace(page, answers=answers)
+    with open_server(
+        Archive(archive),
+        name,
+        page,
+        experts=expert or (),
+        gold=gold,
+        taxonomy=taxonomy,
+        host=host,
+        port=port,
+        label_settings=settings.label,
+        audit_settings=settings.audit,
+    ) as server:
+        found = [
+            {"name": each.expert.name, "role": each.expert.role, "url": each.url}
+            for each in server.invitations()
+        ]
+        if common.json:
+            print_json(found)
+        else:
+            for each in found:
+                print(f"{each['name']:24} {each['url']}")
+            print("A link is personal: who has it answers as that person. Ctrl-C ends the server.")
+        sys.stdout.flush()
+        server.run()
+
 
 labels = App(
     name="labels", help="What experts said: labels of images, agreement, audits, taxonomy."
