@@ -20,14 +20,17 @@ from biomedica.duplicates import Duplicates, find_duplicates
 from biomedica.embed import embed
 from biomedica.enrich import Enriched, catalog_pmids, enrich_from_files
 from biomedica.errors import ConfigError
+from biomedica.export import Exported, export
 from biomedica.features import FeatureSet
 from biomedica.flow import BuildResult, Listener
 from biomedica.report import write_report
 from biomedica.run.engines import open_engine
+from biomedica.select import Selected, load_recipe, select
 from biomedica.shards import tables
 from biomedica.sheets import write_sheets
 
 NUM_CLUSTERS = 8
+RECIPE = "commercial"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,8 @@ class Toured:
     grouped: Clustered
     copies: Duplicates
     sheets: Path
+    selected: Selected
+    exported: Exported
     diagnosis: Diagnosis
     report: Path
     first_key: str
@@ -81,6 +86,9 @@ def take_tour(
     )
     copies = find_duplicates(archive, settings.duplicates, features)
     sheets = write_sheets(archive, grouped.name)
+    say("select and export: what may be used commercially, as a dataset with its card")
+    selected = select(archive, load_recipe(RECIPE), RECIPE)
+    exported = export(archive, RECIPE, folder / "export", "webdataset", settings.export)
     say("doctor: every byte against its table")
     diagnosis = examine(archive, decode=True)
     say("report")
@@ -90,6 +98,8 @@ def take_tour(
         grouped=grouped,
         copies=copies,
         sheets=sheets,
+        selected=selected,
+        exported=exported,
         diagnosis=diagnosis,
         report=write_report(archive),
         first_key=_first_key(archive),

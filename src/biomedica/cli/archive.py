@@ -113,10 +113,12 @@ def tour(folder: Path = Path("tour"), *, common: Common = COMMON) -> None:
         f"{found.grouped.num_clusters} clusters of {found.grouped.num_images} images, "
         f"{found.copies.num_groups} groups of near-duplicates"
     )
+    print(f"{found.selected.samples} samples selected, {found.exported.num_samples} exported")
     print(f"doctor: {'whole' if found.diagnosis.is_whole else found.diagnosis.findings}")
     print(f"\n{time.monotonic() - started:.0f} seconds. Look at it:\n")
     print(f"  {found.report}    (open it in a browser)")
     print(f"  {found.sheets}    (a sheet of images for each cluster)")
+    print(f"  {found.exported.folder / 'README.md'}    (the card of the dataset)")
     print(f"  biomedica label {archive}    (label the clusters in a web page)")
     print(f"  biomedica show {archive} {found.first_key}")
     print(f"  biomedica build {folder / 'source'} {archive}    (nothing to do: it is up to date)")
