@@ -12,15 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from biomedica.archive import Archive
+from biomedica.select.view import VIEW
+from biomedica.select.view import write_view as write
 from biomedica.shards import file_digest, tables
 from biomedica.taxonomy import load_taxonomy
 
 RECIPE = 'name = "all"  # `every` sample\n'
-OFFSETS = (
-    "offset",
-    "length",
-    *(f"{m}_{n}" for m in ("jpg", "txt", "json") for n in ("offset", "size")),
-)
 
 
 def figure_rows(root: Path) -> list[dict[str, Any]]:
@@ -39,28 +36,23 @@ def write_view(
     name: str = "all",
     keep: Callable[[Mapping[str, Any]], bool] = lambda row: True,
     labels: str | None = None,
+    split: Callable[[Mapping[str, Any]], str] = split_of,
 ) -> None:
-    """A view of the samples that `keep` keeps, with `split_of` as its splits."""
+    """A view of the samples that `keep` keeps, in several batches."""
     rows = [row for row in figure_rows(root) if keep(row)]
-    columns: dict[str, Any] = {
-        each: pa.array([r[each] for r in rows], pa.int64()) for each in OFFSETS
-    }
-    columns["key"] = pa.array([row["key"] for row in rows], pa.string())
-    shards = pa.array([row["shard"] for row in rows], pa.string())
-    columns["shard"] = shards.dictionary_encode()
-    splits = pa.array([split_of(row) for row in rows], pa.string()).dictionary_encode()
-    columns["split"] = splits.cast(pa.dictionary(pa.int8(), pa.string()))
-    order = ["key", "shard", *OFFSETS, "split"]
-    table = pa.table({each: columns[each] for each in order})
-    folder = root / "views" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        pa.OSFile(str(folder / "view.arrow"), "wb") as sink,
-        pa.ipc.new_file(sink, table.schema) as to,
-    ):
-        to.write_table(table, max_chunksize=17)
-    (folder / "recipe.toml").write_text(RECIPE)
-    (folder / "counts.json").write_text(json.dumps(_counts(root, labels)))
+    columns = [
+        pa.array([split(row) if each.name == "split" else row[each.name] for row in rows])
+        for each in VIEW
+    ]
+    arrays = [
+        column.dictionary_encode().cast(each.type)
+        if pa.types.is_dictionary(each.type)
+        else column.cast(each.type)
+        for column, each in zip(columns, VIEW, strict=True)
+    ]
+    table = pa.Table.from_arrays(arrays, schema=VIEW)
+    counts = _counts(root, labels) | {"samples": len(rows)}
+    write(root / "views" / name, RECIPE, table.to_batches(max_chunksize=17), counts)
 
 
 def _counts(root: Path, labels: str | None) -> dict[str, Any]:
@@ -76,8 +68,6 @@ def _counts(root: Path, labels: str | None) -> dict[str, Any]:
         "figures": figures,
         "recipe": sha256(RECIPE.encode()).hexdigest(),
         "labels": run,
-        "refused": {},
-        "samples": 0,
     }
 
 

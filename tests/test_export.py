@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -35,6 +34,7 @@ from biomedica.export import Exported, ExportSettings, Layout, check_sums, expor
 from biomedica.export.choose import Part, Piece
 from biomedica.export.published import FIELDS
 from biomedica.export.text import code_block, markdown, yaml
+from biomedica.select import parse_recipe, select
 from export_views import figure_rows, split_of, write_labels, write_view
 
 LAYOUTS: tuple[Layout, ...] = ("webdataset", "parquet", "biomedica")
@@ -389,14 +389,14 @@ def _withdraw(root: Path, rows: list[dict[str, Any]]) -> None:
 def test_a_view_of_an_older_archive_is_refused(own: Path, tmp_path: Path) -> None:
     _withdraw(own, list(allowed(own).values())[:1])
     compact(Archive(own))
-    with pytest.raises(ArchiveError, match=r"view all is stale.*biomedica select"):
+    with pytest.raises(ArchiveError, match=r"view 'all' is stale.*biomedica select"):
         export(Archive(own), "all", tmp_path / "out", "webdataset", SMALL)
 
 
 def test_a_view_of_older_labels_is_refused(own: Path, tmp_path: Path) -> None:
     path = own / "labels" / "default.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
-    with pytest.raises(ArchiveError, match="stale: label run default"):
+    with pytest.raises(ArchiveError, match="stale: label run 'default'"):
         export(Archive(own), "labelled", tmp_path / "out", "webdataset", SMALL)
 
 
@@ -428,7 +428,7 @@ def test_other_peoples_folders_are_refused(archive: Path, tmp_path: Path) -> Non
         export(Archive(archive), "all", tmp_path / "thesis", "webdataset", SMALL)
     with pytest.raises(ConfigError, match="in the archive"):
         export(Archive(archive), "all", archive / "views" / "out", "webdataset", SMALL)
-    with pytest.raises(ConfigError, match="no view 'al'; it has all, labelled"):
+    with pytest.raises(ConfigError, match="no view 'al'"):
         export(Archive(archive), "al", tmp_path / "out", "webdataset", SMALL)
 
 
@@ -536,12 +536,7 @@ def test_nothing_left_to_export_is_said(archive: Path, own: Path, tmp_path: Path
 
 
 def test_a_split_that_is_no_folder_is_refused(own: Path, tmp_path: Path) -> None:
-    path = own / "views" / "all" / "view.arrow"
-    table = pa.ipc.open_file(path.read_bytes()).read_all()
-    column = pa.array(["../../up"] * table.num_rows).dictionary_encode()
-    table = table.set_column(table.schema.get_field_index("split"), "split", column)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as to:
-        to.write_table(table)
+    write_view(own, "all", split=lambda row: "../../up")
     with pytest.raises(ArchiveError, match="split"):
         export(Archive(own), "all", tmp_path / "out", "webdataset", SMALL)
 
@@ -560,6 +555,24 @@ def test_a_split_that_is_no_folder_is_refused(own: Path, tmp_path: Path) -> None
 def test_settings_that_cannot_be_meant(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         ExportSettings(**change)
+
+
+def test_a_view_of_select_with_its_counts(own: Path, tmp_path: Path) -> None:
+    text = (
+        "labels = 'default'\n"
+        "[[drop]]\nname = 'no patients | no <b>'\nwhy = 'a test'\n"
+        "where = \"figure.licence_group = 'other'\"\n"
+        "[split]\nvalidation = 0.2\ntest = 0.2\n"
+    )
+    found = select(Archive(own), parse_recipe(text, "small"), "small")
+    result = export(Archive(own), "small", tmp_path / "out", "parquet", SMALL)
+    assert result.num_samples + sum(result.refused.values()) == found.samples
+    assert "other" not in result.counts
+    assert result.counts["commercial"].keys() <= {"train", "validation", "test"}
+    card = (result.folder / "README.md").read_text()
+    assert text in card
+    assert "| no patients \\| no &lt;b&gt; | drop | 1 |" in card
+    assert "## Labels" in card
 
 
 # the card and what stands beside it
