@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from biomedica import archive, catalog, config, duplicates, enrich, label, plan, published, shards
 from biomedica.cluster import model as clusters
+from biomedica.export import attribution
 from biomedica.records import Reason
 from biomedica.report import EXPLANATIONS
 from biomedica.taxonomy import load_taxonomy, taxonomy_table
@@ -133,6 +134,10 @@ def formats_page() -> str:
         "labels/NAME.parquet": (label.LABELS, "One row an image (`biomedica labels make`)."),
         "labels/NAME.clusters.parquet": (label.CLUSTER_LABELS, "One row a cluster."),
         "labels/NAME.audit.parquet": (label.AUDIT, "One row a concept (`biomedica labels audit`)."),
+        "An export's ATTRIBUTION.parquet": (
+            attribution.SCHEMA,
+            "One row an article of an export (`biomedica export`).",
+        ),
         "labels/published.clusters.parquet": (
             published.CLUSTERS,
             "BIOMEDICA's published labels of its own clusters (`biomedica labels import`).",

@@ -182,6 +182,9 @@ def publish(
     if common.json:
         print_json(found)
         return
+    if dry_run:
+        for path in found.uploaded:
+            print(f"{size(found.files[path]):>10}  {path}")
     verb = "would be sent" if dry_run else "sent"
     print(f"{len(found.uploaded)} files {verb}, {size(found.num_bytes)}")
     if found.url:
