@@ -1,0 +1,601 @@
+"""The votes file: SQLite, WAL, every commit on the disk before it is acknowledged."""
+
+from __future__ import annotations
+
+import json
+import queue as queues
+import sqlite3
+import statistics
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from biomedica.errors import ArchiveError, ConfigError
+from biomedica.records import Answer
+from biomedica.votes.queue import Standing, choose, num_left
+from biomedica.votes.records import (
+    KINDS,
+    ROLES,
+    SAID,
+    VERDICTS,
+    Audit,
+    Event,
+    Expert,
+    Progress,
+    Round,
+    Settlement,
+    Vote,
+    answer_from_json,
+    answer_to_json,
+)
+
+SCHEMA_VERSION = 1
+_APPLICATION = 0x42696F56
+"""`BioV`: says that an SQLite file is a votes file."""
+_BUSY_SECONDS = 60.0
+"""How long one writer waits for another."""
+_COUNTING = "('vote', 'skip', 'undo')"
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE experts (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    role TEXT NOT NULL CHECK (role IN ('expert', 'adjudicator')),
+    created TEXT NOT NULL
+);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    event TEXT NOT NULL UNIQUE,
+    at TEXT NOT NULL,
+    expert INTEGER NOT NULL REFERENCES experts,
+    cluster INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('vote', 'skip', 'undo', 'split', 'adjudicate')),
+    payload TEXT NOT NULL CHECK (json_valid(payload))
+);
+CREATE INDEX events_of_expert ON events (expert, cluster, kind, id);
+CREATE TABLE audits (
+    id INTEGER PRIMARY KEY,
+    event TEXT NOT NULL UNIQUE,
+    at TEXT NOT NULL,
+    expert INTEGER NOT NULL REFERENCES experts,
+    run TEXT NOT NULL,
+    key TEXT NOT NULL,
+    concept TEXT NOT NULL,
+    answer TEXT NOT NULL CHECK (answer IN ('yes', 'no', 'unsure', 'undo')),
+    seconds REAL NOT NULL
+);
+CREATE TABLE handed (
+    expert INTEGER NOT NULL REFERENCES experts,
+    cluster INTEGER NOT NULL,
+    at TEXT NOT NULL,
+    PRIMARY KEY (expert, cluster)
+) WITHOUT ROWID;
+CREATE TABLE gold (cluster INTEGER PRIMARY KEY, answer TEXT NOT NULL CHECK (json_valid(answer)));
+CREATE TRIGGER events_stay BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are only appended'); END;
+CREATE TRIGGER events_remain BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are only appended'); END;
+CREATE TRIGGER audits_stay BEFORE UPDATE ON audits
+    BEGIN SELECT RAISE(ABORT, 'audits are only appended'); END;
+CREATE TRIGGER audits_remain BEFORE DELETE ON audits
+    BEGIN SELECT RAISE(ABORT, 'audits are only appended'); END;
+"""
+
+_LAST = f"""
+SELECT max(id) AS id, expert, cluster, kind, at, payload FROM events
+WHERE kind IN {_COUNTING} GROUP BY expert, cluster
+"""
+"""Each expert's last word on each cluster (SQLite takes the other columns from the row of the maximum)."""
+
+
+def utc_now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+class VoteStore:
+    """A votes file that is open. Threads and processes may share it; close it, or use it with `with`."""
+
+    def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now) -> None:
+        """Use `open`."""
+        self.path = path
+        self._clock = clock
+        self._idle: queues.SimpleQueue[sqlite3.Connection] = queues.SimpleQueue()
+
+    @classmethod
+    def open(
+        cls, path: Path, wanted: Round | None = None, clock: Callable[[], datetime] = utc_now
+    ) -> Self:
+        """Open a votes file.
+
+        wanted   the round that it has to be of. The file is made where there is none, and the number of
+                 answers that are wanted is taken from here. None: whatever round it is of
+
+        Raises `ConfigError` for votes of another clustering or model, for a file that is no votes file
+        or was written by a newer version, and where there is none and no round.
+        """
+        if wanted is None and not path.is_file():
+            raise ConfigError(f"{path}: no votes yet; `biomedica label` collects them")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store = cls(path, clock)
+        try:
+            store._prepare(wanted)
+        except sqlite3.DatabaseError as error:
+            store.close()
+            raise ConfigError(f"{path} is no votes file: {error}") from None
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that no thread is using."""
+        while True:
+            try:
+                self._idle.get_nowait().close()
+            except queues.Empty:
+                return
+
+    def _connect(self) -> sqlite3.Connection:
+        found = sqlite3.connect(
+            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        found.row_factory = sqlite3.Row
+        found.execute("PRAGMA foreign_keys = ON")
+        found.execute("PRAGMA synchronous = FULL")
+        return found
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            found = self._idle.get_nowait()
+        except queues.Empty:
+            found = self._connect()
+        try:
+            yield found
+        except BaseException:
+            found.close()
+            raise
+        self._idle.put(found)
+
+    @contextmanager
+    def _transaction(self, writes: bool = False) -> Iterator[sqlite3.Connection]:
+        """All or nothing; on the disk when it ends."""
+        with self._connection() as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+                yield connection
+                connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise ArchiveError(f"{self.path} cannot be used: {error}") from error
+
+    def _prepare(self, wanted: Round | None) -> None:
+        with closing(self._connect()) as connection:
+            self._check_kind(connection)
+            _use_wal(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            version = self._check_kind(connection)
+            if not version:
+                if wanted is None:
+                    raise ConfigError(f"{self.path} is no votes file: it is empty")
+                _create(connection, wanted)
+            elif wanted is not None:
+                self._check_round(_read_round(connection), wanted)
+                _set_meta(connection, answers=str(wanted.answers))
+            connection.execute("COMMIT")
+
+    def _check_kind(self, connection: sqlite3.Connection) -> int:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and application != _APPLICATION:
+            raise ConfigError(f"{self.path} is an SQLite file, but no votes file")
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"{self.path} has schema {version}; this program reads up to {SCHEMA_VERSION}. Use the "
+                "version of biomedica that wrote it"
+            )
+        return version
+
+    def _check_round(self, found: Round, wanted: Round) -> None:
+        for what in ("clustering", "model"):
+            if getattr(found, what) != getattr(wanted, what):
+                raise ConfigError(
+                    f"{self.path} holds votes on clustering {found.clustering!r}, model "
+                    f"{found.model[:12]}, not on {wanted.clustering!r}, model {wanted.model[:12]}. "
+                    "Votes on other clusters mean nothing here: label the clustering that they are "
+                    "about, or cluster under a new --name"
+                )
+
+    @property
+    def round(self) -> Round:
+        """What the votes are about."""
+        with self._transaction() as connection:
+            return _read_round(connection)
+
+    def experts(self) -> list[Expert]:
+        """Everybody with a link, in the order in which they were added."""
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT * FROM experts ORDER BY id").fetchall()
+        return [Expert(**dict(row)) for row in rows]
+
+    def add_expert(self, name: str, role: str = "expert") -> Expert:
+        """Add a person; somebody of that name is returned as they are.
+
+        Raises `ConfigError` for a name that is empty or over 80 characters, for an unknown role, and
+        where the name has the other role.
+        """
+        name = " ".join(name.split())
+        if not name or len(name) > 80:
+            raise ConfigError(f"{name!r} is no name; 1 to 80 characters would do")
+        if role not in ROLES:
+            raise ConfigError(f"unknown role {role!r}; {' or '.join(ROLES)} would do")
+        with self._transaction(writes=True) as connection:
+            connection.execute(
+                "INSERT INTO experts (name, role, created) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                (name, role, self._now()),
+            )
+            row = connection.execute("SELECT * FROM experts WHERE name = ?", (name,)).fetchone()
+        if row["role"] != role:
+            raise ConfigError(f"{name!r} is {row['role']} of this round; choose another name")
+        return Expert(**dict(row))
+
+    def set_gold(self, answers: Mapping[int, Answer]) -> None:
+        """The clusters whose answer is known, and no others."""
+        with self._transaction(writes=True) as connection:
+            connection.execute("DELETE FROM gold")
+            rows = [(each, json.dumps(answer_to_json(answers[each]))) for each in sorted(answers)]
+            connection.executemany("INSERT INTO gold VALUES (?, ?)", rows)
+
+    def gold(self) -> dict[int, Answer]:
+        """Known answers by cluster."""
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT * FROM gold ORDER BY cluster").fetchall()
+        return {row["cluster"]: answer_from_json(json.loads(row["answer"])) for row in rows}
+
+    def record(self, event: Event) -> bool:
+        """Store an event; False where it was stored before.
+
+        When it returns, the event is on the disk. Raises `ConfigError` for an event that can't be
+        meant: an unknown kind, verdict or expert, no UUID, or the UUID of another event.
+        """
+        _check_event(event)
+        payload = json.dumps(dict(event.payload), ensure_ascii=False, sort_keys=True)
+        with self._transaction(writes=True) as connection:
+            self._check_expert(connection, event.expert)
+            old = connection.execute(
+                "SELECT expert, cluster, kind FROM events WHERE event = ?", (event.event,)
+            ).fetchone()
+            if old is not None:
+                if tuple(old) != (event.expert, event.cluster, event.kind):
+                    raise ConfigError(f"event {event.event} was stored before, as something else")
+                return False
+            connection.execute(
+                "INSERT INTO events (event, at, expert, cluster, kind, payload) VALUES (?,?,?,?,?,?)",
+                (
+                    event.event,
+                    event.at or self._now(),
+                    event.expert,
+                    event.cluster,
+                    event.kind,
+                    payload,
+                ),
+            )
+            self._move_lease(connection, event)
+        return True
+
+    def _move_lease(self, connection: sqlite3.Connection, event: Event) -> None:
+        """What was answered is handed back; what was taken back is handed out again at once."""
+        if event.kind == "undo":
+            connection.execute("DELETE FROM handed WHERE expert = ?", (event.expert,))
+            self._hand(connection, event.expert, event.cluster)
+        else:
+            connection.execute(
+                "DELETE FROM handed WHERE expert = ? AND cluster = ?", (event.expert, event.cluster)
+            )
+
+    def _hand(self, connection: sqlite3.Connection, expert: int, cluster: int) -> None:
+        connection.execute(
+            "INSERT OR REPLACE INTO handed VALUES (?, ?, ?)", (expert, cluster, self._now())
+        )
+
+    def _check_expert(self, connection: sqlite3.Connection, expert: int) -> None:
+        found = connection.execute("SELECT 1 FROM experts WHERE id = ?", (expert,)).fetchone()
+        if found is None:
+            raise ConfigError(f"{self.path} knows no expert {expert}")
+
+    def events(self, after: int = 0) -> list[tuple[int, Event]]:
+        """(number, event) in the order in which they were stored. after   a number: later ones alone"""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT * FROM events WHERE id > ? ORDER BY id", (after,)
+            ).fetchall()
+        return [(row["id"], _event(row)) for row in rows]
+
+    def version(self) -> tuple[int, int, int]:
+        """Changes whenever an event, an audit or an expert is added."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT (SELECT ifnull(max(id), 0) FROM events), (SELECT ifnull(max(id), 0) FROM audits), "
+                "(SELECT count(*) FROM experts)"
+            ).fetchone()
+        return tuple(row)
+
+    def current_votes(self) -> list[Vote]:
+        """Votes that count, by cluster, then expert: an expert's last word on a cluster, if it is a vote."""
+        with self._transaction() as connection:
+            rows = connection.execute(f"{_LAST} HAVING kind = 'vote' ORDER BY cluster, expert")
+            return [_vote(row) for row in rows]
+
+    def adjudications(self) -> list[Settlement]:
+        """Decisions that count, by cluster: the last one on it, unless it was taken back."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT max(events.id) AS id, expert, cluster, kind, at, payload FROM events "
+                "JOIN experts ON experts.id = expert WHERE kind = 'adjudicate' "
+                "OR (kind = 'undo' AND role = 'adjudicator') "
+                "GROUP BY cluster HAVING kind = 'adjudicate' ORDER BY cluster"
+            ).fetchall()
+        return [_settlement(row) for row in rows]
+
+    def last_vote(self, expert: int) -> Event | None:
+        """The newest vote or skip of an expert that counts: what an undo takes back."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                f"SELECT *, '' AS event FROM ({_LAST}) WHERE expert = ? AND kind IN ('vote', 'skip') "
+                "ORDER BY id DESC LIMIT 1",
+                (expert,),
+            ).fetchone()
+        return None if row is None else _event(row)
+
+    def newest(self, expert: int, cluster: int) -> Event | None:
+        """The newest vote or skip of an expert on a cluster, taken back or not."""
+        return self._one_event(
+            "expert = ? AND cluster = ? AND kind IN ('vote', 'skip')", expert, cluster
+        )
+
+    def find_event(self, event: str) -> Event | None:
+        """The event of a UUID."""
+        return self._one_event("event = ?", event)
+
+    def _one_event(self, where: str, *values: object) -> Event | None:
+        with self._transaction() as connection:
+            row = connection.execute(
+                f"SELECT * FROM events WHERE {where} ORDER BY id DESC LIMIT 1", values
+            ).fetchone()
+        return None if row is None else _event(row)
+
+    def next_cluster(
+        self, expert: int, sizes: Mapping[int, int], lease_minutes: float = 30
+    ) -> int | None:
+        """Hand out a cluster (see `queue.choose`), and note that the expert has it; None: nothing is left.
+
+        sizes   images of every cluster in the round, by id
+        """
+        with self._transaction(writes=True) as connection:
+            self._check_expert(connection, expert)
+            standing = self._standing(connection, expert, lease_minutes)
+            found = choose(standing, sizes)
+            connection.execute("DELETE FROM handed WHERE expert = ?", (expert,))
+            if found is not None:
+                self._hand(connection, expert, found)
+        return found
+
+    def progress(self, expert: int, sizes: Mapping[int, int]) -> Progress:
+        """How far an expert is. sizes   as for `next_cluster`"""
+        with self._transaction() as connection:
+            standing = self._standing(connection, expert, 0)
+            rows = connection.execute(
+                f"SELECT json_extract(payload, '$.seconds') FROM ({_LAST}) "
+                "WHERE expert = ? AND kind = 'vote'",
+                (expert,),
+            ).fetchall()
+        seconds = [float(row[0]) for row in rows if row[0] is not None]
+        wanting = {each for each in sizes if standing.answers.get(each, 0) < standing.wanted}
+        return Progress(
+            num_done=len(standing.voted),
+            num_skipped=len(wanting & standing.skipped.keys()),
+            num_left=num_left(standing, sizes),
+            median_seconds=statistics.median(seconds) if seconds else None,
+        )
+
+    def _standing(
+        self, connection: sqlite3.Connection, expert: int, lease_minutes: float
+    ) -> Standing:
+        last = connection.execute(_LAST.replace(", at, payload", "")).fetchall()
+        since = (self._clock() - timedelta(minutes=lease_minutes)).isoformat()
+        leases = connection.execute("SELECT expert, cluster, at FROM handed").fetchall()
+        own = next((row for row in leases if row["expert"] == expert), None)
+        given = connection.execute(
+            "SELECT count(*) FROM events WHERE expert = ? AND kind IN ('vote', 'skip')", (expert,)
+        ).fetchone()[0]
+        mine = [row for row in last if row["expert"] == expert]
+        return Standing(
+            expert=expert,
+            wanted=_read_round(connection).answers,
+            answers=Counter(row["cluster"] for row in last if row["kind"] == "vote"),
+            voted=frozenset(row["cluster"] for row in mine if row["kind"] == "vote"),
+            skipped={row["cluster"]: row["id"] for row in mine if row["kind"] == "skip"},
+            held=None if own is None else own["cluster"],
+            is_held_live=own is not None and own["at"] > since,
+            leases=Counter(
+                row["cluster"] for row in leases if row["expert"] != expert and row["at"] > since
+            ),
+            gold=frozenset(row[0] for row in connection.execute("SELECT cluster FROM gold")),
+            num_given=given,
+        )
+
+    def record_audit(self, audit: Audit) -> bool:
+        """Store an expert's word on an image, as `record` does with events. An answer `undo` takes back
+        what the expert said of that image and concept."""
+        if audit.answer not in (*SAID, "undo"):
+            raise ConfigError(f"{audit.answer!r} is no answer; {', '.join(SAID)} would do")
+        _check_uuid(audit.event)
+        with self._transaction(writes=True) as connection:
+            self._check_expert(connection, audit.expert)
+            values = (
+                audit.event,
+                audit.at or self._now(),
+                audit.expert,
+                audit.run,
+                audit.key,
+                audit.concept,
+                audit.answer,
+                audit.seconds,
+            )
+            done = connection.execute(
+                "INSERT INTO audits (event, at, expert, run, key, concept, answer, seconds) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event) DO NOTHING",
+                values,
+            )
+            return done.rowcount == 1
+
+    def audits(self, run: str | None = None) -> list[Audit]:
+        """What counts of the audits, in the order of the answers: each expert's last word on an image
+        and a concept, unless it was taken back. run   of these labels alone"""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT max(id) AS id, event, at, expert, run, key, concept, answer, seconds FROM audits "
+                "WHERE ?1 IS NULL OR run = ?1 GROUP BY expert, run, key, concept "
+                "HAVING answer != 'undo' ORDER BY id",
+                (run,),
+            ).fetchall()
+        return [_audit(row) for row in rows]
+
+    def all_audits(self) -> list[Audit]:
+        """Every answer that was ever given, and every one that was taken back, in order."""
+        with self._transaction() as connection:
+            return [_audit(row) for row in connection.execute("SELECT * FROM audits ORDER BY id")]
+
+    def _now(self) -> str:
+        return self._clock().isoformat()
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; SQLite doesn't wait for others here, so this does."""
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
+def _create(connection: sqlite3.Connection, wanted: Round) -> None:
+    for statement in _statements(_SCHEMA):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    _set_meta(
+        connection,
+        clustering=wanted.clustering,
+        model=wanted.model,
+        taxonomy=wanted.taxonomy,
+        answers=str(wanted.answers),
+    )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Statements one by one: `executescript` would end the transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _set_meta(connection: sqlite3.Connection, **values: str) -> None:
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+
+def _read_round(connection: sqlite3.Connection) -> Round:
+    found: dict[str, Any] = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    return Round(
+        clustering=found["clustering"],
+        model=found["model"],
+        taxonomy=found["taxonomy"],
+        answers=int(found["answers"]),
+    )
+
+
+def _check_event(event: Event) -> None:
+    _check_uuid(event.event)
+    if event.kind not in KINDS:
+        raise ConfigError(f"{event.kind!r} is no kind of event; {', '.join(KINDS)} would do")
+    if event.cluster < 0:
+        raise ConfigError(f"{event.cluster} is no cluster")
+    if event.kind in ("vote", "adjudicate") and event.payload.get("verdict") not in VERDICTS:
+        raise ConfigError(
+            f"{event.payload.get('verdict')!r} is no verdict; {', '.join(VERDICTS)} would do"
+        )
+    if event.kind == "adjudicate" and not str(event.payload.get("reason") or "").strip():
+        raise ConfigError("a decision needs a reason")
+
+
+def _check_uuid(text: str) -> None:
+    try:
+        known = str(uuid.UUID(text)) == text
+    except ValueError:
+        known = False
+    if not known:
+        raise ConfigError(f"{text!r} is no UUID in lower case, 8-4-4-4-12 digits")
+
+
+def _event(row: sqlite3.Row) -> Event:
+    return Event(
+        event=row["event"],
+        expert=row["expert"],
+        cluster=row["cluster"],
+        kind=row["kind"],
+        payload=json.loads(row["payload"]),
+        at=row["at"],
+    )
+
+
+def _vote(row: sqlite3.Row) -> Vote:
+    payload = json.loads(row["payload"])
+    return Vote(
+        expert=row["expert"],
+        cluster=row["cluster"],
+        verdict=payload["verdict"],
+        answer=answer_from_json(payload.get("answer")),
+        outliers=tuple(payload.get("outliers", ())),
+        shown=tuple(payload.get("shown", ())),
+        seconds=float(payload.get("seconds", 0)),
+        at=row["at"],
+    )
+
+
+def _settlement(row: sqlite3.Row) -> Settlement:
+    payload = json.loads(row["payload"])
+    return Settlement(
+        expert=row["expert"],
+        cluster=row["cluster"],
+        verdict=payload["verdict"],
+        answer=answer_from_json(payload.get("answer")),
+        reason=payload["reason"],
+        at=row["at"],
+    )
+
+
+def _audit(row: sqlite3.Row) -> Audit:
+    found = dict(row)
+    del found["id"]
+    return replace(Audit(**found), seconds=float(row["seconds"]))
