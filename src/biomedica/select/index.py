@@ -244,7 +244,7 @@ class Index:
         about, table = found
         column = table.column(0)
         starts = Layout(rows=tuple(about["rows"])).starts
-        places = zip(about["shards"], about["state"], starts, about["rows"], strict=True)
+        places = zip(about["shards"], about["state"], starts[:-1], about["rows"], strict=True)
         values = about.get("values")
         slices = {
             (shard, state): column.slice(int(start), count) for shard, state, start, count in places

@@ -189,28 +189,29 @@ class _Selection:
             return
         try:
             run = find_labels(self._archive, self._recipe.labels, self._digests)
+            if run is None:
+                raise ConfigError(
+                    f"recipe {self._recipe.name} names labels, and {self._archive.root} has none; "
+                    f"`biomedica label {self._archive.root}` makes them"
+                )
+            source = label_source(self._archive, run)
+            self._open("label", used | set(_CONCEPTS), source)
         except ArchiveError as error:
             if is_named:
                 raise
             self._notes.append(f"labels were left out: {error}")
             return
-        if run is None:
-            raise ConfigError(
-                f"recipe {self._recipe.name} names labels, and {self._archive.root} has none; "
-                f"`biomedica label {self._archive.root}` makes them"
-            )
-        self._sources["label"] = label_source(self._archive, run)
+        self._sources["label"] = source
         self._rest["labels"] = {"name": run.name, "digest": run.digest}
-        self._open("label", used | set(_CONCEPTS))
 
-    def _open(self, table: str, names: set[str]) -> None:
+    def _open(self, table: str, names: set[str], source: Source | None = None) -> None:
         wanted = [
             _wanted(name)
             for name in sorted(names)
             if name.startswith(f"{table}.")
             and (name in _MADE or COLUMNS[name].kind is not Kind.WIDE)
         ]
-        self._kept |= self._index.open(wanted, self._sources[table])
+        self._kept |= self._index.open(wanted, source or self._sources[table])
 
     def _keys(self) -> Values:
         self._open("figure", {"figure.key"})
