@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -54,10 +55,7 @@ class Guard:
         if problem is not None:
             await _refuse(send_guarded, *problem)
             return
-        try:
-            await self._app(scope, _Limited(receive), send_guarded)
-        except _TooLargeError:
-            await _refuse(send_guarded, 413, f"more than {MAX_BODY:,} bytes")
+        await self._app(scope, _Limited(receive), send_guarded)
 
     def _problem(self, method: str, headers: Headers) -> tuple[int, str] | None:
         hosts = headers.getlist("host")
@@ -76,10 +74,6 @@ class Guard:
         return None
 
 
-class _TooLargeError(Exception):
-    pass
-
-
 class _Limited:
     """Counts what comes in, for bodies that state no length."""
 
@@ -91,7 +85,7 @@ class _Limited:
         message = await self._receive()
         self._size += len(message.get("body", b""))
         if self._size > MAX_BODY:
-            raise _TooLargeError
+            raise HTTPException(413, f"more than {MAX_BODY:,} bytes")
         return message
 
 

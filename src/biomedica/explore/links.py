@@ -90,8 +90,8 @@ def same(said: str, expected: str) -> bool:
 
 
 def _make(path: Path) -> None:
-    """Two processes that begin at once end up with one secret."""
-    own = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Processes that begin at once end up with one secret."""
+    own = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(own, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
