@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from biomedica.archive import Archive, Done
+from biomedica.cluster import ClusterSettings, cluster, read_assignment, split_cluster
 from biomedica.duplicates import DUPLICATES
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.label.propagate import LABELS
@@ -35,6 +36,7 @@ from biomedica.select.columns import COLUMNS
 from biomedica.select.recipe import Splitting
 from biomedica.select.reduce import capped, joined_articles, key_numbers, mix, seeded, split_of
 from biomedica.shards import ARTICLES, FIGURES, WrittenFile, file_digest, write_arrow, write_file
+from feature_archives import give_features, small_archive
 
 Row = dict[str, Any]
 ALL = 'about = "all"\n'
@@ -549,7 +551,7 @@ KEY_VECTOR = "0x7ccd2af3f4001794"
 SPLIT_VECTOR = {0: "XTVXVXVTTT", 1: "TTXTTVVTXT"}
 HASH_VECTOR = "0x3dabd5daecb15710"
 CALM = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -663,3 +665,50 @@ def test_empty_view_is_said(archive: Archive) -> None:
     assert got == []
     assert "empty" in summary(found)
     assert View.open(archive, "made").table.schema == VIEW
+
+
+def test_clusters_and_bytes(tmp_path: Path) -> None:
+    """Columns of a clustering can be asked, and a view's places hold the samples' members."""
+    archive = small_archive(tmp_path)
+    cluster(archive, give_features(archive), ClusterSettings(clusters=5, components=4))
+    found, got = chosen(archive, rule("cluster.cluster = 0 AND cluster.distance >= 0"))
+    of_table = Counter[str]()
+    for shard, table in read_assignment(archive, "default"):
+        of_table[shard] = table["cluster"].to_pylist().count(0)
+    assert Counter(row["shard"] for row in got) == +of_table
+    assert View.open(archive, "made").counts["clusters"]["name"] == "default"
+    for row in got:
+        tar = next((archive.root / "shards").glob(f"*/{row['shard']}.tar")).read_bytes()
+        start = row["jpg_offset"]
+        assert tar[start : start + 2] == b"\xff\xd8"
+        assert tar[row["offset"] :].startswith(f"{row['key']}.jpg".encode())
+        caption = tar[row["txt_offset"] : row["txt_offset"] + row["txt_size"]]
+        assert (
+            json.loads(tar[row["json_offset"] :][: row["json_size"]])["caption"] == caption.decode()
+        )
+    assert found.samples
+    split_cluster(archive, "default", 0)
+    with pytest.raises(ArchiveError, match="biomedica cluster"):
+        chosen(archive, rule("cluster.cluster = 0"))
+
+
+def test_archive_without_samples(tmp_path: Path) -> None:
+    """Shards of articles without pictures: an empty view, and an archive without shards: an error."""
+    archive = write_archive(tmp_path / "archive", [], ["commercial-000000"])
+    text = rule("width > 3 AND caption = 'x'") + '[[cap]]\nname = "c"\nby = "width"\nmost = 1\n'
+    found, got = chosen(archive, text + "[sample]\nnumber = 3\n[split]\ntest = 0.5\n")
+    assert (found.samples, got) == (0, [])
+    empty = write_archive(tmp_path / "empty", [])
+    with pytest.raises(ArchiveError, match="no finished shard"):
+        chosen(empty, ALL)
+
+
+@pytest.mark.parametrize(
+    ("by", "most", "kept"),
+    [("figure_kind", 4, 8), ("mesh_terms", 7, 37), ("width // 300", 3, 9), ("journal", 0, 60)],
+)
+def test_caps_by_any_expression(archive: Archive, by: str, most: int, kept: int) -> None:
+    """By codes, texts and numbers; samples without a value stay."""
+    found, _ = chosen(archive, f'[[cap]]\nname = "c"\nby = "{by}"\nmost = {most}\n')
+    assert found.samples == kept
+    assert found.steps[0].refused == 60 - kept

@@ -8,10 +8,12 @@ folder can be removed at any time.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -165,14 +167,23 @@ class Index:
     def open(self, wanted: Sequence[Wanted], source: Source) -> dict[str, Values]:
         """Columns by name; those that are not kept, or not as things stand, are read and kept."""
         state = [source.state(shard) for shard in self.shards]
-        stale = [each for each in wanted if not self._stands(each, state)]
-        if stale:
+        if not all(self._stands(each, state) for each in wanted):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._make(stale, source, state)
+                with self._lock():
+                    stale = [each for each in wanted if not self._stands(each, state)]
+                    if stale:
+                        self._make(stale, source, state)
             except OSError as error:
                 raise ArchiveError(disk_message(self.folder, error)) from error
         return {each.name: self._opened(each) for each in wanted}
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Wait for others that make columns: they may be the same."""
+        with (self.folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.arrow"
@@ -194,7 +205,11 @@ class Index:
 
     def _opened(self, wanted: Wanted) -> Values:
         found = self._read(wanted.name)
-        assert found is not None, wanted.name
+        if found is None:
+            raise ArchiveError(
+                f"{self._path(wanted.name)} changed while it was read: another command is at work on "
+                "the archive. Run this again when it has ended"
+            )
         about, table = found
         layout = Layout(rows=tuple(about["rows"]))
         if self._layout is None:

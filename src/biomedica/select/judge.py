@@ -25,6 +25,7 @@ from biomedica.select.reduce import Ints, Mask
 WORKERS = 2
 _MOST_COMBINATIONS = 1 << 17
 _SEPARATOR = "\x1f"
+_NO_CODES = np.empty(0, np.int32)
 Verdicts = NDArray[np.uint8]
 """0 false, 1 true, 2 null."""
 
@@ -109,27 +110,32 @@ class Judge:
         if is_list:
             sql = f"array_to_string(CAST({by.sql} AS VARCHAR[]), chr(31))"
         known: dict[str | None, int] = {}
-        found: list[NDArray[np.int32]] = []
         if self._is_few(by):
-            codes, texts = self._table(by, sql)
-            lookup = _numbered(pa.array(texts.tolist(), pa.string()), known)
-            for start, end in self._facts.batches:
-                first, last = np.searchsorted(rows, [start, end]).tolist()
-                found.append(lookup[codes(start, end)[rows[first:last] - start]])
-            rows = np.arange(len(rows))
+            found = self._codes_of_few(by, sql, rows, known)
         elif _is_wide(by):
-            found = list(
-                self._each_shard({"by": sql}, {"by": by}, lambda t: _numbered(t["by"], known))
-            )
+            parts = self._each_shard({"by": sql}, {"by": by}, lambda t: _numbered(t["by"], known))
+            found = np.concatenate([_NO_CODES, *parts])[rows]
         else:
-            for start, end in self._facts.batches:
-                answer = self._asked({"by": sql}, {"by": by}, start, end)
-                found.append(_numbered(answer["by"], known))
-        every = np.concatenate([np.empty(0, np.int32), *found])
+            answers = (self._asked({"by": sql}, {"by": by}, *span) for span in self._facts.batches)
+            codes = [_numbered(answer["by"], known) for answer in answers]
+            found = np.concatenate([_NO_CODES, *codes])[rows]
         of_code = [
             tuple(text.split(_SEPARATOR) if is_list else [text]) if text else () for text in known
         ]
-        return (every if len(every) == len(rows) else every[rows]), of_code
+        return found, of_code
+
+    def _codes_of_few(
+        self, by: Expression, sql: str, rows: Ints, known: dict[str | None, int]
+    ) -> NDArray[np.int32]:
+        codes, texts = self._table(by, sql)
+        lookup = _numbered(pa.array(texts.tolist(), pa.string()), known)
+
+        def of_batch(span: tuple[int, int]) -> NDArray[np.int32]:
+            first, last = np.searchsorted(rows, span).tolist()
+            return np.asarray(lookup[codes(*span)[rows[first:last] - span[0]]])
+
+        parts = ordered(of_batch, self._facts.batches, WORKERS)
+        return np.concatenate([_NO_CODES, *parts])
 
     def _is_few(self, expression: Expression) -> bool:
         if any(COLUMNS[name].kind is not Kind.FEW for name in expression.columns):
