@@ -57,7 +57,24 @@ def labelled_section(corpus: Path, folder: Path) -> list[str]:
     for fit, each in found.items():
         figures = ("purity_mean", "purity_lowest", "knn_set", "knn_class")
         lines.append(row(fit, *(f"{each[name]:.3f}" for name in figures)))
-    return [*lines, ""]
+    return [*lines, "", *round_section(archive)]
+
+
+def round_section(archive: Path) -> list[str]:
+    """Three experts label every cluster in a browser."""
+    command(
+        "-m", "biomedica", "cluster", archive, "--features", "pad", "--clusters", "50", "--quiet"
+    )
+    found = measured("browser_round.py", archive)
+    alpha = found["alpha"]
+    return [
+        "Three experts who know a cluster's most frequent set, and err on every tenth, label all clusters by "
+        "keyboard in Chromium; majority gives every image a label (`python bench/browser_round.py ARCHIVE`): "
+        f"{sum(found['answered'].values())} answers, {found['labelled']:,} of {found['images']:,} images labelled, "
+        f"{found['right']:.1%} of them with the concept of their own set. Krippendorff's alpha: "
+        f"{alpha['global_concepts']:.2f} for global, {alpha['local_concepts']:.2f} for local concepts.",
+        "",
+    ]
 
 
 def clustering_section(quick: bool) -> list[str]:
