@@ -7,7 +7,8 @@ machine and in every archive. docs/select.md states the hashes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,17 +172,33 @@ def capped(
     )
     kind = np.int16 if len(turns) < 2**15 else np.int64  # the small one is sorted by radix
     of_row = rarest.astype(kind)[codes] if len(values) else np.empty(0, kind)
-    order = np.argsort(of_row, kind="stable")
     num_of_turn = np.zeros(len(turns) + 1, np.int64)  # the last: of samples without a value
     np.add.at(num_of_turn, rarest, sizes)
-    starts = np.cumsum(np.r_[num_of_turn[-1], num_of_turn[:-1]])
-    keep: Mask = np.less(of_row, 0)
+    rows_of = _rows_of(of_row, num_of_turn)
+    is_whole = np.zeros(len(turns) + 1, bool)
+    is_whole[-1] = True
+    chosen = []
     taken = np.zeros(len(values), np.int64)
     for number, value in enumerate(turns):
-        rows = order[starts[number] : starts[number + 1]]
         room = most - int(taken[carriers[value]].sum())
-        if room < len(rows):
-            rows = rows[lowest(seeded(numbers[rows], seed), room)]
-        keep[rows] = True
+        if room >= num_of_turn[number]:
+            is_whole[number] = True
+            taken += np.where(rarest == number, sizes, 0)
+            continue
+        rows = rows_of(number)
+        rows = rows[lowest(seeded(numbers[rows], seed), room)]
+        chosen.append(rows)
         taken += np.bincount(codes[rows], minlength=len(values))
+    keep = is_whole[of_row]
+    for rows in chosen:
+        keep[rows] = True
     return np.asarray(keep)
+
+
+def _rows_of(of_row: NDArray[Any], num_of_turn: Ints) -> Callable[[int], NDArray[np.intp]]:
+    """Rows of a value, in order; many values are sorted once, few looked through each time."""
+    if len(num_of_turn) <= 16:
+        return lambda number: np.flatnonzero(of_row == number)
+    order = np.argsort(of_row, kind="stable")
+    starts = np.cumsum(np.r_[num_of_turn[-1], num_of_turn[:-1]])
+    return lambda number: order[starts[number] : starts[number + 1]]

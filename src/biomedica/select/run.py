@@ -386,7 +386,7 @@ def _wanted(name: str) -> Wanted:
 
 
 def _taken(column: Any, indices: pa.Array) -> pa.Array:
-    found = column.take(indices)
+    found = column if len(indices) == len(column) else column.take(indices)
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
