@@ -29,7 +29,7 @@ from biomedica.explore.settings import LabelPageSettings
 from biomedica.label import AuditSettings, LabelSettings
 from biomedica.records import Answer
 from biomedica.taxonomy import Taxonomy, load_taxonomy
-from biomedica.votes import Expert, Round, VoteStore, answer_from_json
+from biomedica.votes import Expert, Round, VoteStore, answer_from_json, votes_path
 
 OPERATOR = "Operator"
 """The adjudicator that every round has."""
@@ -152,11 +152,6 @@ class LabelServer:
             self.app, log_level="warning", access_log=False, server_header=False, workers=1
         )  # an access log would hold the personal links
         uvicorn.Server(config).run(sockets=[self._listener])
-
-
-def votes_path(archive: Archive, name: str) -> Path:
-    """Where the votes on a clustering are."""
-    return archive.root / "votes" / f"{name}.sqlite"
 
 
 def open_server(

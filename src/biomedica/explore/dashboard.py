@@ -25,7 +25,7 @@ from biomedica.explore.labelling import (
     check_answer,
     image_json,
 )
-from biomedica.explore.session import Adjudicator, TheDesk, render
+from biomedica.explore.session import Adjudicator, TheDesk, figure, render
 from biomedica.label import ClusterLabel, Status, gold_scores, names
 from biomedica.records import Answer
 from biomedica.taxonomy import Taxonomy
@@ -244,8 +244,8 @@ def show_estimate(estimate: Estimate) -> str:
     if estimate.value is None:
         return "–"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+        return figure(estimate.value)
+    return f"{figure(estimate.value)} ({figure(estimate.low)} to {figure(estimate.high)})"
 
 
 def concept_names(taxonomy: Taxonomy) -> dict[str, str]:

@@ -7,6 +7,7 @@ What costs time is made once and kept until something it rests on changes: a spl
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ from biomedica.taxonomy import Taxonomy
 from biomedica.votes import VoteStore
 
 Made = TypeVar("Made")
+
+_SUGGESTION_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,10 +181,14 @@ class Desk:
         return self._once("agreement", state, make)
 
     def suggestion(self, cluster: int) -> Suggestion | None:
-        """The label of a cluster nearby, from the votes of now."""
+        """The label of a cluster nearby, from the votes of the last half minute: consensus over all
+        clusters takes longer than an expert should wait for the next page."""
 
         def make() -> NDArray[np.float32]:
             return read_centroids(self.archive, self.name)[1]
 
-        centroids = self._once("centroids", self._clustering(), make)
-        return nearest_label(cluster, centroids, self.clusters()[cluster].radius, self.labels())
+        state = self._clustering()
+        centroids = self._once("centroids", state, make)
+        lately = int(time.monotonic() / _SUGGESTION_SECONDS)
+        labels = self._once("labels nearby", (state, lately), self.labels)
+        return nearest_label(cluster, centroids, self.clusters()[cluster].radius, labels)

@@ -13,6 +13,16 @@ from biomedica.explore.desk import Desk
 from biomedica.explore.links import same
 from biomedica.votes import Expert
 
+
+def figure(value: float) -> str:
+    """Two places, with the sign that print has for minus.
+
+    >>> figure(-0.216)
+    '−0.22'
+    """
+    return f"{value:.2f}".replace("-", "−")
+
+
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
 _ENVIRONMENT = Environment(
@@ -23,6 +33,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters["number"] = lambda value: f"{value:,}"
+_ENVIRONMENT.filters["figure"] = figure
 _ENVIRONMENT.filters["percent"] = lambda value: f"{value:.0%}"
 
 

@@ -21,7 +21,7 @@ from biomedica.votes.records import (
     answer_from_json,
     answer_to_json,
 )
-from biomedica.votes.store import SCHEMA_VERSION, VoteStore
+from biomedica.votes.store import SCHEMA_VERSION, VoteStore, votes_path
 
 __all__ = [
     "ROLES",
@@ -42,4 +42,5 @@ __all__ = [
     "export_events",
     "import_events",
     "num_left",
+    "votes_path",
 ]

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from biomedica.archive import Archive
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.records import Answer
 from biomedica.votes.queue import Standing, choose, num_left
@@ -98,6 +99,11 @@ WHERE kind IN {_COUNTING} GROUP BY expert, cluster
 def utc_now() -> datetime:
     """The time, in UTC."""
     return datetime.now(UTC)
+
+
+def votes_path(archive: Archive, name: str) -> Path:
+    """Where the votes on a clustering are."""
+    return archive.root / "votes" / f"{name}.sqlite"
 
 
 class VoteStore:
