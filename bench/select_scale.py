@@ -180,7 +180,7 @@ def make_shard(root: Path, number: int, group: str, shard: str) -> int:
 
 
 def cluster_labels(rng: np.random.Generator) -> dict[str, pa.Array]:
-    """A label for each cluster: concepts as skewed as the published ones, with their ancestors."""
+    """A label for each cluster, mostly of plots, with the ancestors of its concepts."""
     taxonomy = load_taxonomy()
     names = [c.id for c in taxonomy.concepts.values() if c.parent is not None]
     names.sort(key=lambda name: taxonomy.global_of(name) != "plots-and-charts")

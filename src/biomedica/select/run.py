@@ -16,7 +16,7 @@ from biomedica.archive import Archive
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.label.propagate import names as label_names
 from biomedica.select.columns import COLUMNS, Kind
-from biomedica.select.conditions import Expression, Sandbox
+from biomedica.select.conditions import Sandbox
 from biomedica.select.index import Digests, Index, Shard, Source, Values, Wanted, ordered
 from biomedica.select.judge import WORKERS, Facts, Judge
 from biomedica.select.recipe import SPLITS, Recipe
@@ -107,7 +107,7 @@ def select(
     """Make the view `name`, or only count (`dry_run`). The same archive and recipe give the same bytes.
 
     Raises `ConfigError` for a recipe that can't be meant, `ArchiveError` where labels, assignments or
-    duplicates that it names are out of date. Holds some 40 bytes a sample.
+    duplicates that it names are out of date. Memory grows with the archive, by some tens of bytes a sample.
     """
     archive.info()
     folder = view_folder(archive, name)
@@ -453,6 +453,3 @@ def summary(selected: Selected) -> str:
 
 def _of_withdrawn(selected: Selected) -> str:
     return f" ({selected.withdrawn:,} more are withdrawn)" if selected.withdrawn else ""
-
-
-__all__ = ["Expression", "Selected", "Step", "select", "summary"]
