@@ -19,7 +19,7 @@ def annotation_facts(archive: Archive) -> dict[str, Any]:
         "features": [_features(archive, name) for name in features.names(archive)],
         "clusterings": [_clustering(archive, name) for name in cluster.names(archive)],
         "near": _json(archive.root / "duplicates.json"),
-        "labels": [_labels(archive, name) for name in label.names(archive) if name != "published"],
+        "labels": [_labels(archive, name) for name in label.names(archive)],
         "views": _views(archive),
     }
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from biomedica.errors import ArchiveError
 from biomedica.explore.desk import Desk, Shown
 from biomedica.explore.labelling import EventId, Id, ProblemError, Seconds, Strict, image_json
 from biomedica.explore.session import Person, TheDesk, render
@@ -94,9 +95,8 @@ def undo(run: str, body: TakeBackBody, person: Person, desk: TheDesk) -> dict[st
 
 
 def _next(desk: Desk, run: str, person: Expert, first: AuditImage | None = None) -> dict[str, Any]:
-    draw = desk.draw(run)
-    facts = desk.pictures.facts((each.key, each.shard) for each in draw)
-    draw = [each for each in draw if each.key in facts]  # withdrawn meanwhile
+    withdrawn = desk.pictures.withdrawn()
+    draw = [each for each in desk.draw(run) if (each.key, each.shard) not in withdrawn]
     audits = desk.store.audits(run)
     mine = {(each.key, each.concept) for each in audits if each.expert == person.id}
     answered = Counter((each.key, each.concept) for each in audits if each.expert != person.id)
@@ -106,9 +106,12 @@ def _next(desk: Desk, run: str, person: Expert, first: AuditImage | None = None)
     progress = {"num_done": done, "num_drawn": len(draw), "num_left": len(left)}
     if found is None:
         return {"image": None, "progress": progress}
+    facts = desk.pictures.facts([(found.key, found.shard)]).get(found.key)
+    if facts is None:
+        raise ArchiveError(f"sample {found.key} of the audit is not in {found.shard} any more")
     concept = desk.taxonomy.concepts[found.concept]
     return {
-        "image": image_json(Shown(facts=facts[found.key], kind="")),
+        "image": image_json(Shown(facts=facts, kind="")),
         "concept": {"id": concept.id, "name": concept.name, "definition": concept.definition},
         "is_second": answered[found.key, found.concept] > 0,
         "progress": progress,

@@ -74,6 +74,7 @@ class Desk:
         self.model = store.round.model
         self.pictures = Pictures(archive, settings.cache_megabytes << 20)
         self._folder = folder_of(archive, name)
+        self._drawn: dict[str, str] = {}
         self._kept: dict[str, tuple[Hashable, Any]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -137,12 +138,8 @@ class Desk:
 
     def find(self, key: str) -> Facts | None:
         """A sample that some page shows; None for every other key."""
-        shard = self._members()[1].get(key) or self._drawn_shards().get(key)
+        shard = self._members()[1].get(key) or self._drawn.get(key)
         return self.pictures.facts([(key, shard)]).get(key) if shard else None
-
-    def _drawn_shards(self) -> dict[str, str]:
-        kept = [value for what, (_, value) in list(self._kept.items()) if what.startswith("draw ")]
-        return {each.key: each.shard for draw in kept for each in draw}
 
     def draw(self, run: str) -> Sequence[AuditImage]:
         """The images to audit of a label run. Raises `ConfigError` where there is no such run."""
@@ -150,7 +147,9 @@ class Desk:
         settings = self.audit_settings
 
         def make() -> list[AuditImage]:
-            return draw_audit(self.archive, run, settings.per_concept, settings.seed)
+            draw = draw_audit(self.archive, run, settings.per_concept, settings.seed)
+            self._drawn = {**self._drawn, **{each.key: each.shard for each in draw}}
+            return draw
 
         return self._once(f"draw {run}", state, make)
 

@@ -229,11 +229,11 @@ def skip(body: SaidBody, person: Voter, desk: TheDesk) -> dict[str, Any]:
 def undo(body: UndoBody, person: Voter, desk: TheDesk) -> dict[str, Any]:
     """Take the expert's last answer back, and show that cluster with it again."""
     done_before = desk.store.find_event(body.event)  # a repeated post takes nothing more back
-    last = done_before or desk.store.last_vote(person.id)
+    votes = desk.store.last_votes(person.id)
+    open_votes = [each for each in votes if each.cluster in desk.sizes()]
+    last = done_before or next(iter(open_votes), None)
     if last is None:
-        raise ProblemError("there is nothing to take back")
-    if last.cluster not in desk.sizes():
-        raise ProblemError(f"cluster {last.cluster} was split into parts; that stays")
+        raise ProblemError("there is nothing to take back" + ("; a split stays" if votes else ""))
     event = Event(event=body.event, expert=person.id, cluster=last.cluster, kind="undo", payload={})
     desk.store.record(event)
     taken = desk.store.newest(person.id, last.cluster)

@@ -6,8 +6,10 @@ import io
 import os
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from PIL import Image
@@ -100,8 +102,7 @@ class Pictures:
         lacking = [key for key in keys if key not in known]
         if not lacking:
             return known
-        table = pq.read_table(path, columns=list(_COLUMNS), filters=[("key", "in", lacking)])
-        read = {row["key"]: Facts(**row) for row in table.to_pylist()}
+        read = {row["key"]: Facts(**row) for row in _rows(path, set(lacking))}
         with self._lock:
             for key, facts in read.items():
                 self._facts[shard, state, key] = facts
@@ -134,6 +135,17 @@ class Pictures:
             self._pictures[place] = made
             while self._held > self._cache_bytes and len(self._pictures) > 1:
                 self._held -= len(self._pictures.popitem(last=False)[1])
+
+
+def _rows(path: Path, keys: set[str]) -> Iterator[dict[str, Any]]:
+    """Rows of some keys. Captions are read of the row groups that hold one, not of the whole shard."""
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            here = file.read_row_group(number, columns=["key"])["key"].to_pylist()
+            places = [place for place, key in enumerate(here) if key in keys]
+            if places:
+                group = file.read_row_group(number, columns=list(_COLUMNS))
+                yield from group.take(places).to_pylist()
 
 
 def _smaller(jpeg: bytes, side: int) -> bytes | None:

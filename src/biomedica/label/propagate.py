@@ -20,6 +20,7 @@ from biomedica import cluster
 from biomedica.agreement import AgreementReport
 from biomedica.archive import Archive
 from biomedica.errors import ArchiveError, ConfigError
+from biomedica.features import figures_digest
 from biomedica.label.consensus import ClusterLabel, LabelSettings, Status
 from biomedica.records import Answer
 from biomedica.shards import disk_message, file_digest, temporary, write_file, write_table
@@ -160,6 +161,7 @@ def propagate(
     )
     summary = {
         "clustering": clustering,
+        "figures": {task: figures_digest(each) for task, each in sorted(archive.done().items())},
         "model": cluster.model_digest(archive, clustering),
         "taxonomy": taxonomy.version,
         "taxonomy_digest": taxonomy.digest,
@@ -173,8 +175,9 @@ def propagate(
 
 
 def names(archive: Archive) -> list[str]:
-    """Label runs of an archive."""
-    return sorted(path.stem for path in (archive.root / "labels").glob("*.json"))
+    """Label runs of an archive; an import of published labels is none."""
+    paths = (archive.root / "labels").glob("*.json")
+    return sorted(path.stem for path in paths if path.with_suffix(".parquet").exists())
 
 
 def read_summary(archive: Archive, name: str) -> dict[str, Any]:
@@ -185,7 +188,7 @@ def read_summary(archive: Archive, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         known = ", ".join(names(archive)) or "none"
         raise ConfigError(
-            f"{archive.root} has no labels {name!r} (there are: {known}); `biomedica label` makes them"
+            f"{archive.root} has no labels {name!r} (there are: {known}); `biomedica labels make` makes them"
         ) from None
     except ValueError as error:
         raise ArchiveError(f"{path} is damaged: {error}") from None

@@ -192,7 +192,7 @@ class _Selection:
             if run is None:
                 raise ConfigError(
                     f"recipe {self._recipe.name} names labels, and {self._archive.root} has none; "
-                    f"`biomedica label {self._archive.root}` makes them"
+                    f"`biomedica label {self._archive.root}` collects votes, `biomedica labels make` labels"
                 )
             source = label_source(self._archive, run)
             self._open("label", used | set(_CONCEPTS), source)

@@ -133,7 +133,7 @@ def find_labels(archive: Archive, name: str | None, digests: Digests) -> LabelRu
         if not known:
             return None
     chosen = name or known[0]
-    again = f"`biomedica label {archive.root}` makes them again"
+    again = f"`biomedica labels make {archive.root}` makes them again"
     about = read_summary(archive, chosen)
     _check_figures(archive, about.get("figures"), f"labels {chosen!r}", again)
     clustering, model = about.get("clustering"), about.get("model")
@@ -176,7 +176,7 @@ def label_source(archive: Archive, run: LabelRun) -> Source:
     """Columns of a label run; null for a sample that it says nothing of."""
     path = labels_path(archive, run.name)
     withdrawn = archive.withdrawn()
-    again = f"`biomedica label {archive.root}` makes them again"
+    again = f"`biomedica labels make {archive.root}` makes them again"
     rows = _RowsOfShards(path)
 
     def read(shard: Shard, names: Sequence[str]) -> Columns:

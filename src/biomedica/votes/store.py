@@ -305,7 +305,8 @@ class VoteStore:
 
     def _move_lease(self, connection: sqlite3.Connection, event: Event) -> None:
         """What was answered is handed back; what was taken back is handed out again at once."""
-        if event.kind == "undo":
+        role = connection.execute("SELECT role FROM experts WHERE id = ?", (event.expert,))
+        if event.kind == "undo" and role.fetchone()[0] == "expert":
             connection.execute("DELETE FROM handed WHERE expert = ?", (event.expert,))
             self._hand(connection, event.expert, event.cluster)
         else:
@@ -357,15 +358,15 @@ class VoteStore:
             ).fetchall()
         return [_settlement(row) for row in rows]
 
-    def last_vote(self, expert: int) -> Event | None:
-        """The newest vote or skip of an expert that counts: what an undo takes back."""
+    def last_votes(self, expert: int) -> list[Event]:
+        """Votes and skips of an expert that count, the newest first: what undos take back, one by one."""
         with self._transaction() as connection:
-            row = connection.execute(
+            rows = connection.execute(
                 f"SELECT *, '' AS event FROM ({_LAST}) WHERE expert = ? AND kind IN ('vote', 'skip') "
-                "ORDER BY id DESC LIMIT 1",
+                "ORDER BY id DESC",
                 (expert,),
-            ).fetchone()
-        return None if row is None else _event(row)
+            ).fetchall()
+        return [_event(row) for row in rows]
 
     def newest(self, expert: int, cluster: int) -> Event | None:
         """The newest vote or skip of an expert on a cluster, taken back or not."""

@@ -21,7 +21,6 @@ async function send(path, body) {
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     problems(...error.problems.map((each) => `${each[0].toUpperCase()}${each.slice(1)}.`));
-    event = eventId();
     return null;
   } finally {
     isBusy = false;
@@ -43,6 +42,7 @@ async function settle(verdict) {
   }
   const answer = verdict === "answered" ? { answer: form.answer() } : {};
   const found = await send("/api/adjudicate", { event, cluster, verdict, reason, seconds: watch.seconds(), ...answer });
+  event = eventId();
   if (found) location.assign(found.following === null ? "/dashboard#settle" : `/adjudicate/${found.following}`);
 }
 

@@ -121,7 +121,8 @@ async function send(path, body, isKept = false) {
       say(error.message);
       keep.remove(draftName(body.cluster));
       isBusy = false;
-      return send("/api/next", {});
+      const next = await send("/api/next", {});
+      return next && { ...next, told: error.message };
     }
     if (error.status === 403) say("This browser is not signed in any more. Open your personal link again; what you have begun is kept.", true);
     problems(...error.problems.map((each) => `${each[0].toUpperCase()}${each.slice(1)}.`));

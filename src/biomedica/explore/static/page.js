@@ -24,6 +24,7 @@ const wait = (milliseconds) => new Promise((done) => setTimeout(done, millisecon
 // nothing. `waiting(true)` is called when it does not answer, `waiting(false)` when it does again.
 export async function post(path, body, waiting = () => {}) {
   let pause = 500;
+  let failures = 0;
   for (;;) {
     const response = await fetch(path, {
       method: "POST",
@@ -40,6 +41,9 @@ export async function post(path, body, waiting = () => {}) {
       const said = await response.json().catch(() => ({}));
       waiting(false);
       throw new Refused(response.status, said.problems ?? [`the server answers ${response.status}`]);
+    } else if (response?.status === 500 && ++failures === 4) {
+      waiting(false);
+      throw new Refused(500, ["the server failed at this; tell the person who runs the round"]);
     }
     waiting(true);
     await wait(pause);
