@@ -181,6 +181,9 @@ def test_mixed_splits(server: LabelServer, archive: Archive, ada: Browser) -> No
         seen.add(found["id"])
         ben.vote(found["id"])
     assert seen == {*range(11)} - {cluster["id"]}
+    assert ada.post("/api/undo", {"event": str(uuid.uuid4())}).json() == {
+        "problems": ["there is nothing to take back; a split stays"]
+    }
     late = ben.vote(cluster["id"])
     assert late.status_code == 409
     assert "split into parts meanwhile" in late.json()["problems"][0]
@@ -219,7 +222,7 @@ def test_blind(server: LabelServer, ada: Browser) -> None:
     store_of(server).record(event)
     after = ben.next()
     assert after == before
-    for path in ("/dashboard", "/adjudicate/1", "/api/adjudicate/1"):
+    for path in ("/dashboard", "/clusters", "/adjudicate/1", "/api/adjudicate/1"):
         assert ben.client.get(path).status_code == 403
     text = json.dumps(after)
     assert "bar-plot" not in text
@@ -505,6 +508,9 @@ def test_adjudication(server: LabelServer, ada: Browser, operator: Browser) -> N
     assert labels[cluster].is_adjudicated
     assert labels[cluster].answer.local_concepts == ("bar-plot",)
     assert "axes in all of them" in operator.client.get("/dashboard").text
+    page = operator.client.get("/clusters").text
+    assert page.count('scope="row"') == 8
+    assert "labelled, settled" in page
     again = {"event": str(uuid.uuid4()), "cluster": cluster}
     assert operator.post("/api/adjudicate/undo", again).status_code == 200
     assert not any(each.is_adjudicated for each in server.app.state.desk.labels())

@@ -315,6 +315,13 @@ def test_touch_and_tablet(
     with votes_of(archive) as store:
         (vote,) = store.current_votes()
     assert vote.answer.local_concepts == ("electron-microscopy",)
+    for size in ((820, 1180), (600, 900), (400, 860)):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.wait_for_timeout(100)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        box = page.locator("#go").bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= size[0]
     context.close()
 
 
@@ -371,6 +378,9 @@ def test_a_whole_round(browser: Browser, tmp_path: Path, faults: list[str]) -> N
         operator = open_page(browser, server, "Operator", faults)
         compare_figures(operator, archive, retired[0])
         check_with_axe(operator, "dashboard")
+        operator.goto(f"{server.address}/clusters")
+        check_with_axe(operator, "clusters")
+        operator.go_back()
         num_ties = settle_ties(operator)
         assert num_ties >= 3
         check_labels(archive, num_ties)

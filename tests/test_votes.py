@@ -163,6 +163,7 @@ def test_decisions_and_their_withdrawal(store: VoteStore) -> None:
     assert [each.reason for each in store.adjudications()] == ["second"]
     store.record(said(judge, 4, "undo"))
     assert store.adjudications() == []
+    assert [store.next_cluster(each, {4: 1}) for each in (1, 2, 3)] == [4, 4, 4]  # nobody holds it
 
 
 def test_audits(store: VoteStore) -> None:
@@ -258,12 +259,11 @@ def test_undone_comes_at_once(store: VoteStore) -> None:
     first = store.next_cluster(1, SIZES)
     store.record(said(1, first or 0))
     store.next_cluster(1, SIZES)
-    last = store.last_vote(1)
-    assert last is not None
+    (last,) = store.last_votes(1)
     assert last.cluster == first
     store.record(said(1, last.cluster, "undo"))
     assert store.next_cluster(1, SIZES) == first
-    assert store.last_vote(1) is None
+    assert store.last_votes(1) == []
 
 
 def test_split_clusters_leave(store: VoteStore) -> None:

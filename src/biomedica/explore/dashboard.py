@@ -171,6 +171,7 @@ def dashboard(person: Adjudicator, desk: TheDesk, request: Request) -> Response:
     report = desk.agreement()
     people = {each.expert.id: each.expert.name for each in experts}
     pace = [each.median_seconds for each in experts if each.median_seconds is not None]
+    median_seconds = statistics.median(pace) if pace else None
     return render(
         "dashboard.html.j2",
         person=person,
@@ -184,7 +185,8 @@ def dashboard(person: Adjudicator, desk: TheDesk, request: Request) -> Response:
         by_status=Counter(each.status.value for each in desk.labels()),
         experts=experts,
         people=people,
-        median_seconds=statistics.median(pace) if pace else None,
+        median_seconds=median_seconds,
+        hours_left=hours_left(desk, median_seconds),
         report=report,
         questions=QUESTION_NAMES,
         pairs=_pair_table(report.pairs),
@@ -199,6 +201,44 @@ def dashboard(person: Adjudicator, desk: TheDesk, request: Request) -> Response:
         runs=_runs(desk),
         estimate=show_estimate,
     )
+
+
+@router.get("/clusters")
+def clusters(person: Adjudicator, desk: TheDesk) -> Response:
+    """Every cluster of the round, the largest first, with what the votes of now say of it."""
+    sizes = desk.sizes()
+    called = concept_names(desk.taxonomy)
+    rows = [
+        {
+            "cluster": each.cluster,
+            "size": sizes[each.cluster],
+            "num_votes": each.num_votes,
+            "status": each.status.value,
+            "is_adjudicated": each.is_adjudicated,
+            "names": [
+                called[name]
+                for name in (
+                    each.answer.panel_subtype or each.answer.panel_type,
+                    *each.answer.global_concepts,
+                    *each.answer.local_concepts,
+                )
+                if name is not None
+            ],
+        }
+        for each in sorted(
+            desk.labels(), key=lambda each: (-sizes.get(each.cluster, 0), each.cluster)
+        )
+        if each.cluster in sizes
+    ]
+    return render("clusters.html.j2", person=person, round=desk.store.round, rows=rows)
+
+
+def hours_left(desk: Desk, seconds: float | None) -> float | None:
+    """Work that is left, in hours of one person: answers that are wanted times `seconds` for each."""
+    wanted = desk.store.round.answers
+    answers = Counter(vote.cluster for vote in desk.store.current_votes())
+    lacking = sum(max(0, wanted - answers[cluster]) for cluster in desk.sizes())
+    return None if seconds is None else lacking * seconds / 3600
 
 
 def progress_bars(desk: Desk) -> list[dict[str, Any]]:

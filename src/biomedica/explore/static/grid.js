@@ -66,6 +66,12 @@ export class Grid {
     const width = this.list.clientWidth - 6;
     const height = this.list.clientHeight - 6;
     const count = Math.max(1, this.images.length);
+    if (matchMedia("(max-width: 700px)").matches) {
+      this.columns = Math.max(3, Math.floor(width / 150)); // images stand above the questions, the page scrolls
+      const side = (width - gap * (this.columns - 1)) / this.columns;
+      this.size(side, side);
+      return;
+    }
     let best = { columns: 1, wide: 0, high: 0, side: 0 };
     for (let columns = 1; columns <= count; columns++) {
       const wide = (width - gap * (columns - 1)) / columns;
@@ -81,9 +87,13 @@ export class Grid {
     }
     this.columns = columns;
     wide = Math.min(wide, 330, high * 1.5);
-    this.list.style.setProperty("--columns", columns);
+    this.size(wide, Math.min(high, 280, wide));
+  }
+
+  size(wide, high) {
+    this.list.style.setProperty("--columns", this.columns);
     this.list.style.setProperty("--tile-width", `${Math.floor(wide)}px`);
-    this.list.style.setProperty("--tile-height", `${Math.floor(Math.min(high, 280, wide))}px`);
+    this.list.style.setProperty("--tile-height", `${Math.floor(high)}px`);
   }
 
   sync() {

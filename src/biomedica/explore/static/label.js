@@ -58,7 +58,7 @@ function showEnd(progress) {
   find("#title").textContent = "Done";
   document.title = "Done · biomedica";
   find("#end-title").textContent = progress.num_left ? "Nothing for you just now" : "That is all. Thank you.";
-  find("#end-words").textContent = progress.num_done ? `You have answered ${many(progress.num_done, "cluster", "clusters")}${progress.median_seconds === null ? "" : `, most of them within ${Math.round(progress.median_seconds)} seconds`}.` : "";
+  find("#end-words").textContent = progress.num_done ? `You have answered ${many(progress.num_done, "cluster", "clusters")}${progress.median_seconds === null ? "" : `, half of them within ${many(Math.max(1, Math.round(progress.median_seconds)), "second", "seconds")}`}.` : "";
   find("#end-more").textContent = progress.num_left ? `${many(progress.num_left, "cluster is", "clusters are")} in front of other experts. Should they leave without an answer, you can have them in half an hour.` : "";
   find("#end-again").hidden = !progress.num_left;
   find("#end-undo").hidden = !progress.num_done;
