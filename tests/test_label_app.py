@@ -13,26 +13,40 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
 from biomedica.archive import Archive
-from biomedica.cluster import read_clusters, read_members, split_cluster
+from biomedica.cluster import (
+    ClusterSettings,
+    read_clusters,
+    read_members,
+    split_cluster,
+)
+from biomedica.cluster import cluster as make_clusters
+from biomedica.config import load_settings
+from biomedica.embed import embed
 from biomedica.errors import ConfigError
 from biomedica.explore import LabelPageSettings
 from biomedica.explore.app import LabelServer, open_server
 from biomedica.explore.links import Links
+from biomedica.explore.suggest import Words
+from biomedica.features import FeatureSet
 from biomedica.label import LabelSettings, consensus
+from biomedica.models import Pixels, Preprocessing, Vectors
 from biomedica.records import Answer
+from biomedica.run.engines import open_engine
 from biomedica.taxonomy import load_taxonomy
 from biomedica.votes import Event, Expert, VoteStore, answer_to_json
+from feature_archives import DIMS, small_archive
 from label_archive import Server, clustered_archive
 
 GOOD = {
@@ -256,6 +270,73 @@ def test_suggestions(server: LabelServer, archive: Archive) -> None:
         ada.vote(target, suggestion=suggestion | {"taken": True})
         payload = store.events()[-1][1].payload
         assert payload["suggestions"]["taken"] is True
+
+
+class ByHand:
+    """An encoder whose vectors for words are chosen: each concept has a direction of its own."""
+
+    name = "by hand"
+    digest = "d" * 64
+    dims = 300
+    preprocessing = Preprocessing(size=8, fit="pad")
+
+    def images(self, pixels_NHWC: Pixels) -> Vectors:
+        raise NotImplementedError
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        return np.eye(len(texts), self.dims, dtype=np.float32)
+
+
+class OfSeed(ByHand):
+    """Words of the same length as the features of the test's archive."""
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        return np.random.default_rng(0).normal(size=(len(texts), DIMS)).astype(np.float32)
+
+
+def test_words_suggest() -> None:
+    """The concept whose words are nearest, with what it implies; nothing is said of panels."""
+    taxonomy = load_taxonomy()
+    words = Words(ByHand(), taxonomy)
+    for wanted in ("bar-plot", "confocal-microscopy", "maps"):
+        found = words.nearest(np.eye(300, dtype=np.float32)[list(taxonomy.concepts).index(wanted)])
+        assert found.cluster is None
+        assert wanted in (*found.answer.global_concepts, *found.answer.local_concepts)
+        assert found.answer.global_concepts == (taxonomy.global_of(wanted),)
+        assert found.answer.panel_type is None
+
+
+def test_words_on_the_page(server: LabelServer, ada: Browser) -> None:
+    """Without a labelled cluster near, the page gets what words say, and the vote says so."""
+    desk = server.app.state.desk
+    desk.words = Words(OfSeed(), load_taxonomy())
+    cluster = ada.post("/api/next", {"suggestions": True}).json()["cluster"]
+    assert cluster["suggestion"]["cluster"] is None
+    assert cluster["suggestion"]["answer"]["global_concepts"]
+    assert ada.vote(cluster["id"], suggestion=cluster["suggestion"]).status_code == 200
+    assert store_of(server).events()[0][1].payload["suggestions"]["cluster"] is None
+
+
+def test_words_need_an_encoder_that_reads(archive: Archive) -> None:
+    """Features that no such encoder made are refused when the server starts."""
+    with pytest.raises(ConfigError, match="unknown encoder 'made'"):
+        open_server(archive, "default", LabelPageSettings(text_suggestions=True), port=0)
+
+
+@pytest.mark.clients
+def test_words_of_open_clip(tmp_path: Path) -> None:
+    """The whole way with open_clip, with weights made of a seed."""
+    pytest.importorskip("open_clip")
+    archive = small_archive(tmp_path, num_articles=4, samples=40)
+    engine = open_engine("inline", None, None)
+    settings = load_settings(None, [])
+    embed(archive, "open_clip:RN50,pretrained=none", settings.embed, settings.run, engine)
+    features = FeatureSet.open(archive, "RN50-none")
+    make_clusters(archive, features, ClusterSettings(clusters=2, components=2))
+    page = LabelPageSettings(text_suggestions=True)
+    with open_server(archive, "default", page, experts=["Ada"], port=0) as server:
+        found = Browser(server, "Ada").post("/api/next", {"suggestions": True}).json()
+    assert found["cluster"]["suggestion"]["answer"]["global_concepts"]
 
 
 def test_outsiders_see_one_page(server: LabelServer) -> None:

@@ -26,6 +26,7 @@ from biomedica.explore.labelling import ProblemError
 from biomedica.explore.links import Links
 from biomedica.explore.session import STATIC, no_entry, wants_page
 from biomedica.explore.settings import LabelPageSettings
+from biomedica.explore.suggest import open_words
 from biomedica.label import AuditSettings, LabelSettings
 from biomedica.records import Answer
 from biomedica.taxonomy import Taxonomy, load_taxonomy
@@ -185,6 +186,7 @@ def open_server(
         taxonomy=tree.version,
         answers=settings.answers,
     )
+    words = open_words(archive, name, tree) if settings.text_suggestions else None
     known = None if gold is None else read_gold(gold, tree, archive, name)
     listener = _listen(host, port, settings)
     try:
@@ -208,6 +210,7 @@ def open_server(
         label_settings=label_settings,
         audit_settings=audit_settings,
     )
+    app.state.desk.words = words
     return LabelServer(app, app.state.desk, listener)
 
 

@@ -12,17 +12,14 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from biomedica.agreement import AgreementReport, agreement_report
 from biomedica.archive import Archive
-from biomedica.cluster import ClusterInfo, Member, read_centroids, read_clusters
-from biomedica.cluster.model import folder_of, read_all_members
+from biomedica.cluster import ClusterInfo, Member, read_clusters
+from biomedica.cluster.model import Model, folder_of, load_model, read_all_members
 from biomedica.explore.links import Links
 from biomedica.explore.pictures import Facts, Pictures
 from biomedica.explore.settings import LabelPageSettings
-from biomedica.explore.suggest import Suggestion, nearest_label
+from biomedica.explore.suggest import Suggestion, Words, centre, nearest_label
 from biomedica.label import (
     AuditImage,
     AuditSettings,
@@ -71,6 +68,8 @@ class Desk:
         self.settings = settings
         self.label_settings = label_settings
         self.audit_settings = audit_settings
+        self.words: Words | None = None
+        """Set where concepts are suggested by their words."""
         self.model = store.round.model
         self.pictures = Pictures(archive, settings.cache_megabytes << 20)
         self._folder = folder_of(archive, name)
@@ -180,14 +179,18 @@ class Desk:
         return self._once("agreement", state, make)
 
     def suggestion(self, cluster: int) -> Suggestion | None:
-        """The label of a cluster nearby, from the votes of the last half minute: consensus over all
-        clusters takes longer than an expert should wait for the next page."""
+        """The label of a cluster nearby, from the votes of the last half minute (consensus over all
+        clusters takes longer than an expert should wait for the next page), else what words say."""
 
-        def make() -> NDArray[np.float32]:
-            return read_centroids(self.archive, self.name)[1]
+        def make() -> Model:
+            return load_model(self.archive, self.name)
 
         state = self._clustering()
-        centroids = self._once("centroids", state, make)
+        model = self._once("model", state, make)
+        centroids = self._once("centroids", state, model.all_centroids)
         lately = int(time.monotonic() / _SUGGESTION_SECONDS)
         labels = self._once("labels nearby", (state, lately), self.labels)
-        return nearest_label(cluster, centroids, self.clusters()[cluster].radius, labels)
+        found = nearest_label(cluster, centroids, self.clusters()[cluster].radius, labels)
+        if found is None and self.words is not None:
+            found = self.words.nearest(centre(model.projection, centroids[cluster]))
+        return found

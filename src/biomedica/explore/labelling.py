@@ -52,9 +52,9 @@ class NextBody(Strict):
 
 
 class SuggestionBody(Strict):
-    """A suggestion that was on the page."""
+    """A suggestion that was on the page; without a cluster it came from words."""
 
-    cluster: Cluster
+    cluster: Cluster | None
     answer: AnswerBody
     taken: bool = False
 

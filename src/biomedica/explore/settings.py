@@ -20,6 +20,9 @@ class LabelPageSettings:
     """So long a cluster that an expert has in front of them counts as being answered."""
     suggestions: bool = True
     """Show what the nearest labelled clusters are. An expert can switch it off; votes say what was shown."""
+    text_suggestions: bool = False
+    """Where no labelled cluster is near, suggest the concept whose name and definition lie nearest to the
+    cluster. Loads the model that made the features, which must read words (open_clip)."""
     thumbnail_side: int = 240
     """Longest side of a small picture, in pixels."""
     picture_side: int = 1600

@@ -71,18 +71,22 @@ function showSuggestion(suggestion) {
   if (!suggestion) return;
   const { panel_type, panel_subtype, global_concepts, local_concepts } = suggestion.answer;
   const ids = [panel_subtype ?? panel_type, ...global_concepts, ...local_concepts];
-  form.suggested = new Set([panel_type, ...ids]);
+  form.suggested = new Set([panel_type, ...ids].filter(Boolean));
   const panel = [...form.types, ...form.subtypes].find((each) => each.id === ids[0]);
   const names = [panel?.name, ...ids.slice(1).map((id) => form.concepts.get(id)?.name)].filter(Boolean);
-  find("#suggestion-words").textContent = `is labelled: ${names.join(", ")}`;
+  const isWords = suggestion.cluster === null;
+  find("#suggestion-from").textContent = isWords ? "By its looks" : "A cluster nearby";
+  find("#suggestion-words").textContent = `${isWords ? "this may be" : "is labelled"}: ${names.join(", ")}`;
 }
 
 function takeSuggestion() {
   if (!cluster?.suggestion) return;
-  form.set(cluster.suggestion.answer, 3);
+  const { answer } = cluster.suggestion;
+  const { panel_type, panel_subtype } = answer.panel_type ? answer : form.answer();
+  form.set({ ...answer, panel_type, panel_subtype }, panel_type ? 3 : 0);
   hasTaken = true;
   changed();
-  say("Taken over. Look at it, then press Enter to save.");
+  say("Taken over. Look at it before you save.");
 }
 
 function problems(...words) {
