@@ -21,7 +21,8 @@ from biomedica.votes.records import (
     answer_from_json,
     answer_to_json,
 )
-from biomedica.votes.store import SCHEMA_VERSION, VoteStore, votes_path
+from biomedica.votes.schema import SCHEMA_VERSION
+from biomedica.votes.store import VoteStore, votes_path
 
 __all__ = [
     "ROLES",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from biomedica.errors import ConfigError
 from biomedica.records import Answer
 
 Role = Literal["expert", "adjudicator"]
@@ -143,3 +145,26 @@ def answer_from_json(content: Mapping[str, Any] | None) -> Answer:
         global_concepts=tuple(found.get("global_concepts", ())),
         local_concepts=tuple(found.get("local_concepts", ())),
     )
+
+
+def check_event(event: Event) -> None:
+    check_uuid(event.event)
+    if event.kind not in KINDS:
+        raise ConfigError(f"{event.kind!r} is no kind of event; {', '.join(KINDS)} would do")
+    if event.cluster < 0:
+        raise ConfigError(f"{event.cluster} is no cluster")
+    if event.kind in ("vote", "adjudicate") and event.payload.get("verdict") not in VERDICTS:
+        raise ConfigError(
+            f"{event.payload.get('verdict')!r} is no verdict; {', '.join(VERDICTS)} would do"
+        )
+    if event.kind == "adjudicate" and not str(event.payload.get("reason") or "").strip():
+        raise ConfigError("a decision needs a reason")
+
+
+def check_uuid(text: str) -> None:
+    try:
+        known = str(uuid.UUID(text)) == text
+    except ValueError:
+        known = False
+    if not known:
+        raise ConfigError(f"{text!r} is no UUID in lower case, 8-4-4-4-12 digits")

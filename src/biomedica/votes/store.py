@@ -6,25 +6,20 @@ import json
 import queue as queues
 import sqlite3
 import statistics
-import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from biomedica.archive import Archive
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.records import Answer
 from biomedica.votes.queue import Standing, choose, num_left
 from biomedica.votes.records import (
-    KINDS,
     ROLES,
     SAID,
-    VERDICTS,
     Audit,
     Event,
     Expert,
@@ -34,60 +29,24 @@ from biomedica.votes.records import (
     Vote,
     answer_from_json,
     answer_to_json,
+    check_event,
+    check_uuid,
+)
+from biomedica.votes.schema import (
+    APPLICATION,
+    BUSY_SECONDS,
+    SCHEMA_VERSION,
+    audit_of,
+    create,
+    event_of,
+    read_round,
+    set_meta,
+    settlement_of,
+    use_wal,
+    vote_of,
 )
 
-SCHEMA_VERSION = 1
-_APPLICATION = 0x42696F56
-"""`BioV`: says that an SQLite file is a votes file."""
-_BUSY_SECONDS = 60.0
-"""How long one writer waits for another."""
 _COUNTING = "('vote', 'skip', 'undo')"
-
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE experts (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    role TEXT NOT NULL CHECK (role IN ('expert', 'adjudicator')),
-    created TEXT NOT NULL
-);
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY,
-    event TEXT NOT NULL UNIQUE,
-    at TEXT NOT NULL,
-    expert INTEGER NOT NULL REFERENCES experts,
-    cluster INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('vote', 'skip', 'undo', 'split', 'adjudicate')),
-    payload TEXT NOT NULL CHECK (json_valid(payload))
-);
-CREATE INDEX events_of_expert ON events (expert, cluster, kind, id);
-CREATE TABLE audits (
-    id INTEGER PRIMARY KEY,
-    event TEXT NOT NULL UNIQUE,
-    at TEXT NOT NULL,
-    expert INTEGER NOT NULL REFERENCES experts,
-    run TEXT NOT NULL,
-    key TEXT NOT NULL,
-    concept TEXT NOT NULL,
-    answer TEXT NOT NULL CHECK (answer IN ('yes', 'no', 'unsure', 'undo')),
-    seconds REAL NOT NULL
-);
-CREATE TABLE handed (
-    expert INTEGER NOT NULL REFERENCES experts,
-    cluster INTEGER NOT NULL,
-    at TEXT NOT NULL,
-    PRIMARY KEY (expert, cluster)
-) WITHOUT ROWID;
-CREATE TABLE gold (cluster INTEGER PRIMARY KEY, answer TEXT NOT NULL CHECK (json_valid(answer)));
-CREATE TRIGGER events_stay BEFORE UPDATE ON events
-    BEGIN SELECT RAISE(ABORT, 'events are only appended'); END;
-CREATE TRIGGER events_remain BEFORE DELETE ON events
-    BEGIN SELECT RAISE(ABORT, 'events are only appended'); END;
-CREATE TRIGGER audits_stay BEFORE UPDATE ON audits
-    BEGIN SELECT RAISE(ABORT, 'audits are only appended'); END;
-CREATE TRIGGER audits_remain BEFORE DELETE ON audits
-    BEGIN SELECT RAISE(ABORT, 'audits are only appended'); END;
-"""
 
 _LAST = f"""
 SELECT max(id) AS id, expert, cluster, kind, at, payload FROM events
@@ -157,7 +116,7 @@ class VoteStore:
 
     def _connect(self) -> sqlite3.Connection:
         found = sqlite3.connect(
-            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         found.row_factory = sqlite3.Row
         found.execute("PRAGMA foreign_keys = ON")
@@ -191,23 +150,23 @@ class VoteStore:
     def _prepare(self, wanted: Round | None) -> None:
         with closing(self._connect()) as connection:
             self._check_kind(connection)
-            _use_wal(connection)
+            use_wal(connection)
             connection.execute("BEGIN IMMEDIATE")
             version = self._check_kind(connection)
             if not version:
                 if wanted is None:
                     raise ConfigError(f"{self.path} is no votes file: it is empty")
-                _create(connection, wanted)
+                create(connection, wanted)
             elif wanted is not None:
-                self._check_round(_read_round(connection), wanted)
-                _set_meta(connection, answers=str(wanted.answers))
+                self._check_round(read_round(connection), wanted)
+                set_meta(connection, answers=str(wanted.answers))
             connection.execute("COMMIT")
 
     def _check_kind(self, connection: sqlite3.Connection) -> int:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and application != _APPLICATION:
+        if tables and application != APPLICATION:
             raise ConfigError(f"{self.path} is an SQLite file, but no votes file")
         if version > SCHEMA_VERSION:
             raise ConfigError(
@@ -230,7 +189,7 @@ class VoteStore:
     def round(self) -> Round:
         """What the votes are about."""
         with self._transaction() as connection:
-            return _read_round(connection)
+            return read_round(connection)
 
     def experts(self) -> list[Expert]:
         """Everybody with a link, in the order in which they were added."""
@@ -278,7 +237,7 @@ class VoteStore:
         When it returns, the event is on the disk. Raises `ConfigError` for an event that can't be
         meant: an unknown kind, verdict or expert, no UUID, or the UUID of another event.
         """
-        _check_event(event)
+        check_event(event)
         payload = json.dumps(dict(event.payload), ensure_ascii=False, sort_keys=True)
         with self._transaction(writes=True) as connection:
             self._check_expert(connection, event.expert)
@@ -330,7 +289,7 @@ class VoteStore:
             rows = connection.execute(
                 "SELECT * FROM events WHERE id > ? ORDER BY id", (after,)
             ).fetchall()
-        return [(row["id"], _event(row)) for row in rows]
+        return [(row["id"], event_of(row)) for row in rows]
 
     def version(self) -> tuple[int, int, int]:
         """Changes whenever an event, an audit or an expert is added."""
@@ -345,7 +304,7 @@ class VoteStore:
         """Votes that count, by cluster, then expert: an expert's last word on a cluster, if it is a vote."""
         with self._transaction() as connection:
             rows = connection.execute(f"{_LAST} HAVING kind = 'vote' ORDER BY cluster, expert")
-            return [_vote(row) for row in rows]
+            return [vote_of(row) for row in rows]
 
     def adjudications(self) -> list[Settlement]:
         """Decisions that count, by cluster: the last one on it, unless it was taken back."""
@@ -356,7 +315,7 @@ class VoteStore:
                 "OR (kind = 'undo' AND role = 'adjudicator') "
                 "GROUP BY cluster HAVING kind = 'adjudicate' ORDER BY cluster"
             ).fetchall()
-        return [_settlement(row) for row in rows]
+        return [settlement_of(row) for row in rows]
 
     def last_votes(self, expert: int) -> list[Event]:
         """Votes and skips of an expert that count, the newest first: what undos take back, one by one."""
@@ -366,7 +325,7 @@ class VoteStore:
                 "ORDER BY id DESC",
                 (expert,),
             ).fetchall()
-        return [_event(row) for row in rows]
+        return [event_of(row) for row in rows]
 
     def newest(self, expert: int, cluster: int) -> Event | None:
         """The newest vote or skip of an expert on a cluster, taken back or not."""
@@ -383,7 +342,7 @@ class VoteStore:
             row = connection.execute(
                 f"SELECT * FROM events WHERE {where} ORDER BY id DESC LIMIT 1", values
             ).fetchone()
-        return None if row is None else _event(row)
+        return None if row is None else event_of(row)
 
     def next_cluster(
         self, expert: int, sizes: Mapping[int, int], lease_minutes: float = 30
@@ -432,7 +391,7 @@ class VoteStore:
         mine = [row for row in last if row["expert"] == expert]
         return Standing(
             expert=expert,
-            wanted=_read_round(connection).answers,
+            wanted=read_round(connection).answers,
             answers=Counter(row["cluster"] for row in last if row["kind"] == "vote"),
             voted=frozenset(row["cluster"] for row in mine if row["kind"] == "vote"),
             skipped={row["cluster"]: row["id"] for row in mine if row["kind"] == "skip"},
@@ -450,7 +409,7 @@ class VoteStore:
         what the expert said of that image and concept."""
         if audit.answer not in (*SAID, "undo"):
             raise ConfigError(f"{audit.answer!r} is no answer; {', '.join(SAID)} would do")
-        _check_uuid(audit.event)
+        check_uuid(audit.event)
         with self._transaction(writes=True) as connection:
             self._check_expert(connection, audit.expert)
             values = (
@@ -480,129 +439,12 @@ class VoteStore:
                 "HAVING answer != 'undo' ORDER BY id",
                 (run,),
             ).fetchall()
-        return [_audit(row) for row in rows]
+        return [audit_of(row) for row in rows]
 
     def all_audits(self) -> list[Audit]:
         """Every answer that was ever given, and every one that was taken back, in order."""
         with self._transaction() as connection:
-            return [_audit(row) for row in connection.execute("SELECT * FROM audits ORDER BY id")]
+            return [audit_of(row) for row in connection.execute("SELECT * FROM audits ORDER BY id")]
 
     def _now(self) -> str:
         return self._clock().isoformat()
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log; SQLite doesn't wait for others here, so this does."""
-    until = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)
-
-
-def _create(connection: sqlite3.Connection, wanted: Round) -> None:
-    for statement in _statements(_SCHEMA):
-        connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    _set_meta(
-        connection,
-        clustering=wanted.clustering,
-        model=wanted.model,
-        taxonomy=wanted.taxonomy,
-        answers=str(wanted.answers),
-    )
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Statements one by one: `executescript` would end the transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-def _set_meta(connection: sqlite3.Connection, **values: str) -> None:
-    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
-
-
-def _read_round(connection: sqlite3.Connection) -> Round:
-    found: dict[str, Any] = dict(connection.execute("SELECT name, value FROM meta").fetchall())
-    return Round(
-        clustering=found["clustering"],
-        model=found["model"],
-        taxonomy=found["taxonomy"],
-        answers=int(found["answers"]),
-    )
-
-
-def _check_event(event: Event) -> None:
-    _check_uuid(event.event)
-    if event.kind not in KINDS:
-        raise ConfigError(f"{event.kind!r} is no kind of event; {', '.join(KINDS)} would do")
-    if event.cluster < 0:
-        raise ConfigError(f"{event.cluster} is no cluster")
-    if event.kind in ("vote", "adjudicate") and event.payload.get("verdict") not in VERDICTS:
-        raise ConfigError(
-            f"{event.payload.get('verdict')!r} is no verdict; {', '.join(VERDICTS)} would do"
-        )
-    if event.kind == "adjudicate" and not str(event.payload.get("reason") or "").strip():
-        raise ConfigError("a decision needs a reason")
-
-
-def _check_uuid(text: str) -> None:
-    try:
-        known = str(uuid.UUID(text)) == text
-    except ValueError:
-        known = False
-    if not known:
-        raise ConfigError(f"{text!r} is no UUID in lower case, 8-4-4-4-12 digits")
-
-
-def _event(row: sqlite3.Row) -> Event:
-    return Event(
-        event=row["event"],
-        expert=row["expert"],
-        cluster=row["cluster"],
-        kind=row["kind"],
-        payload=json.loads(row["payload"]),
-        at=row["at"],
-    )
-
-
-def _vote(row: sqlite3.Row) -> Vote:
-    payload = json.loads(row["payload"])
-    return Vote(
-        expert=row["expert"],
-        cluster=row["cluster"],
-        verdict=payload["verdict"],
-        answer=answer_from_json(payload.get("answer")),
-        outliers=tuple(payload.get("outliers", ())),
-        shown=tuple(payload.get("shown", ())),
-        seconds=float(payload.get("seconds", 0)),
-        at=row["at"],
-    )
-
-
-def _settlement(row: sqlite3.Row) -> Settlement:
-    payload = json.loads(row["payload"])
-    return Settlement(
-        expert=row["expert"],
-        cluster=row["cluster"],
-        verdict=payload["verdict"],
-        answer=answer_from_json(payload.get("answer")),
-        reason=payload["reason"],
-        at=row["at"],
-    )
-
-
-def _audit(row: sqlite3.Row) -> Audit:
-    found = dict(row)
-    del found["id"]
-    return replace(Audit(**found), seconds=float(row["seconds"]))
