@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from biomedica.annotate import audit_labels, make_labels, votes_path
+from biomedica.annotate import audit_labels, make_labels
 from biomedica.archive import Archive
 from biomedica.catalog import Selection
 from biomedica.cli import app
@@ -29,7 +29,7 @@ from biomedica.label import AuditSettings, LabelSettings, draw_audit
 from biomedica.records import Answer
 from biomedica.report import write_report
 from biomedica.taxonomy import SHIPPED, load_taxonomy
-from biomedica.votes import Audit, Event, Round, VoteStore, answer_to_json
+from biomedica.votes import Audit, Event, Round, VoteStore, answer_to_json, votes_path
 from feature_archives import give_features, small_archive
 from samples import healthy, write_bucket
 
@@ -175,6 +175,11 @@ def test_commands(archive: Archive, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Krippendorff" in run("labels", "agreement", root)
     lines = run("labels", "votes", root).splitlines()
     assert sum(json.loads(line)["type"] == "event" for line in lines) == 14
+    exported = archive.root.parent / "votes.jsonl"
+    exported.write_text("\n".join(lines) + "\n")
+    assert "0 events" in run("labels", "import-votes", str(exported), root)
+    votes_path(archive, "default").unlink()
+    assert "14 events" in run("labels", "import-votes", str(exported), root)
     assert "not checked" in run("labels", "audit", root)
     assert "Confocal" in run("labels", "taxonomy", "--find", "confocal")
     assert run("labels", "taxonomy", "--toml") == SHIPPED.read_text()

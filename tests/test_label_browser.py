@@ -23,9 +23,11 @@ from biomedica.taxonomy import load_taxonomy
 from biomedica.votes import VoteStore
 from label_archive import Server, clustered_archive
 
-pytestmark = pytest.mark.browser
-
 CHROMIUM = "/usr/bin/chromium"
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no Chromium: {CHROMIUM} is not there"),
+]
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -41,6 +41,7 @@ COMMANDS = (
     "labels agreement",
     "labels audit",
     "labels votes",
+    "labels import-votes",
     "labels import",
     "labels taxonomy",
     "select",

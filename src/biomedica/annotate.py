@@ -29,7 +29,7 @@ from biomedica.label import (
     write_audit,
 )
 from biomedica.taxonomy import load_taxonomy
-from biomedica.votes import Vote, VoteStore
+from biomedica.votes import Vote, VoteStore, votes_path
 
 _SEED = 0
 """Of the bootstrap over clusters."""
@@ -46,11 +46,6 @@ class Labelled:
     gold: tuple[GoldScore, ...]
     num_reassigned: int
     """Shards whose images were assigned anew: they were added, or clusters were split."""
-
-
-def votes_path(archive: Archive, name: str) -> Path:
-    """The votes of a labelling round, which has the name of its clustering."""
-    return archive.root / "votes" / f"{name}.sqlite"
 
 
 def make_labels(

@@ -160,11 +160,11 @@ def agreement(archive: Path, *, name: str = "default", common: Common = COMMON) 
         Of the clustering that is being labelled.
     """
     from biomedica.agreement import agreement_report
-    from biomedica.annotate import that_count, votes_path
+    from biomedica.annotate import that_count
     from biomedica.archive import Archive
     from biomedica.cluster import read_clusters
     from biomedica.taxonomy import load_taxonomy
-    from biomedica.votes import VoteStore
+    from biomedica.votes import VoteStore, votes_path
 
     target = Archive(archive)
     target.info()
@@ -253,9 +253,8 @@ def votes(archive: Path, *, name: str = "default", common: Common = COMMON) -> N
     name
         Of the clustering that is being labelled.
     """
-    from biomedica.annotate import votes_path
     from biomedica.archive import Archive
-    from biomedica.votes import VoteStore, export_events
+    from biomedica.votes import VoteStore, export_events, votes_path
 
     del common
     target = Archive(archive)
@@ -263,6 +262,41 @@ def votes(archive: Path, *, name: str = "default", common: Common = COMMON) -> N
     with VoteStore.open(votes_path(target, name)) as store:
         for line in export_events(store):
             print(line)
+
+
+@labels.command
+def import_votes(
+    file: Path, archive: Path, *, name: str = "default", common: Common = COMMON
+) -> None:
+    """Put votes that `labels votes` printed into this archive's votes file; what is there stays once.
+
+    Parameters
+    ----------
+    file
+        JSON lines.
+    archive
+        Folder of the archive.
+    name
+        Of the clustering, which must be the one that was voted on.
+    """
+    from biomedica.archive import Archive
+    from biomedica.cluster import model_digest
+    from biomedica.errors import ConfigError
+    from biomedica.votes import import_events, votes_path
+
+    target = Archive(archive)
+    target.info()
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from None
+    if model_digest(target, name) not in (lines[0] if lines else ""):
+        raise ConfigError(f"{file} holds votes on another clustering than {name!r} of {archive}")
+    count = import_events(lines, votes_path(target, name))
+    if common.json:
+        print_json({"new": count})
+    else:
+        print(f"{count:,} events and checks were new")
 
 
 @labels.command(name="import")
