@@ -68,6 +68,7 @@ class FeatureSet:
     @classmethod
     def open(cls, archive: Archive, name: str) -> FeatureSet:
         """Raises `ConfigError` where there is none of that name."""
+        _check_name(name)
         path = archive.root / "features" / name / "encoder.json"
         try:
             return cls(archive, name, json.loads(path.read_bytes()))
@@ -161,6 +162,13 @@ class FeatureSet:
         _write_json(self.folder / f"{shard}.json", asdict(about))
 
 
+def _check_name(name: str) -> None:
+    if not name or name != Path(name).name or name.startswith("."):
+        raise ConfigError(
+            f"{name!r} is no name for a feature set; letters, digits, - and _ would do"
+        )
+
+
 def names(archive: Archive) -> list[str]:
     """Feature sets of an archive."""
     return sorted(path.parent.name for path in (archive.root / "features").glob("*/encoder.json"))
@@ -186,6 +194,7 @@ def create_set(archive: Archive, name: str, info: dict[str, Any]) -> FeatureSet:
 
     info   `kind` (`image` or `text`), `dims`, `digest` and what else is worth knowing
     """
+    _check_name(name)
     path = archive.root / "features" / name / "encoder.json"
     if path.exists():
         old = FeatureSet.open(archive, name)
