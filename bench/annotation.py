@@ -1,9 +1,9 @@
 """The measurements of the annotation half: writes docs/benchmarks-annotation.md.
 
-    python bench/annotation.py CORPUS [--quick]
+    python bench/annotation.py CORPUS [--quick] [--only SECTION]
 
 CORPUS holds `labelled`, `figcaps_pfocr` and `models/dinov2_vits14.onnx`. `--quick` leaves out ten million
-rows and 24 million rows.
+rows and 24 million rows; `--only` measures one section again and leaves the others.
 """
 
 from __future__ import annotations
@@ -166,30 +166,45 @@ def select_section(folder: Path) -> list[str]:
     return [*lines, ""]
 
 
+HEAD = """# Benchmarks of annotation
+
+Written by `make bench` (`python bench/annotation.py CORPUS`). Ratios within one run: the machine is shared and noisy.
+
+- Machine: {machine}
+"""
+PAGE = ROOT / "docs" / "benchmarks-annotation.md"
+
+
+def sections_of(text: str) -> dict[str, str]:
+    """Parts of the page by their heading."""
+    parts = text.split("\n## ")[1:]
+    return {part.split("\n", 1)[0]: f"## {part}".rstrip() for part in parts}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=["labelled", "clustering", "select"])
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        lines = [
-            "# Benchmarks of annotation",
-            "",
-            "Written by `make bench` (`python bench/annotation.py CORPUS`). Ratios within one run: the machine is "
-            "shared and noisy.",
-            "",
-            f"- Date: {date.today().isoformat()}",
-            f"- Machine: {machine()}",
-            "",
-            *labelled_section(words.corpus.resolve(), Path(name)),
-            *clustering_section(words.quick),
-            *([] if words.quick else select_section(Path(name) / "select")),
-        ]
+        measures = {
+            "labelled": lambda: labelled_section(words.corpus.resolve(), Path(name)),
+            "clustering": lambda: clustering_section(words.quick),
+            "select": lambda: [] if words.quick else select_section(Path(name) / "select"),
+        }
+        lines: list[str] = []
+        for what, measure in measures.items():
+            if words.only in (None, what):
+                found = measure()
+                lines += [*found, f"Measured on {date.today().isoformat()}.", ""] if found else []
     if words.quick:
         print("\n".join(lines))
-    else:
-        path = ROOT / "docs" / "benchmarks-annotation.md"
-        path.write_text("\n".join(lines).rstrip() + "\n")
+        return
+    old = sections_of(PAGE.read_text()) if words.only and PAGE.exists() else {}
+    new = old | sections_of("\n" + "\n".join(lines))
+    page = [HEAD.format(machine=machine()), *(new[heading] + "\n" for heading in new)]
+    PAGE.write_text("\n".join(page).rstrip() + "\n")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from biomedica.archive import Archive, Done
 from biomedica.cluster import ClusterSettings, cluster
 from biomedica.cluster.kmeans import Moments, nearest, principal_components, train
-from biomedica.duplicates import pairs_within
+from biomedica.duplicates import near_pairs
 from biomedica.features import FeatureSet, ShardFeatures, create_set, figures_digest
 from biomedica.shards import WrittenFile
 
@@ -207,7 +207,8 @@ def near_hashes(millions: float) -> dict[str, Any]:
     hashes = rng.integers(0, 2**64, size=number, dtype=np.uint64)
     planted = number // 10
     hashes[:planted] = hashes[planted : 2 * planted] ^ np.uint64(0b1010000001)
-    (left, _), spent = cpu(lambda: pairs_within(hashes, 3))
+    digests = np.arange(number, dtype=np.uint64)
+    (left, _), spent = cpu(lambda: near_pairs(hashes, digests, 3))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return {
         "hashes": number,

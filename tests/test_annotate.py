@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -22,10 +23,11 @@ from biomedica.cluster import (
     split_cluster,
 )
 from biomedica.config import load_settings
-from biomedica.errors import ConfigError
+from biomedica.errors import ArchiveError, ConfigError
 from biomedica.features import FeatureSet
 from biomedica.flow import build_archive
 from biomedica.label import AuditSettings, LabelSettings, draw_audit
+from biomedica.label import names as label_names
 from biomedica.records import Answer
 from biomedica.report import write_report
 from biomedica.taxonomy import SHIPPED, load_taxonomy
@@ -183,6 +185,36 @@ def test_commands(archive: Archive, capsys: pytest.CaptureFixture[str]) -> None:
     assert "not checked" in run("labels", "audit", root)
     assert "Confocal" in run("labels", "taxonomy", "--find", "confocal")
     assert run("labels", "taxonomy", "--toml") == SHIPPED.read_text()
+
+
+def test_what_is_out_of_date_is_not_audited(archive: Archive) -> None:
+    """After a shard was rewritten, labels are made again before they are audited; the report says so."""
+    make_labels(archive, "default", LabelSettings())
+    done = next(iter(archive.done().values()))
+    outputs = tuple(
+        replace(each, sha256="0" * 64) if each.path.startswith("figures/") else each
+        for each in done.outputs
+    )
+    archive.write_done(replace(done, outputs=outputs))
+    with pytest.raises(ArchiveError, match="biomedica labels make"):
+        audit_labels(archive, "default", AuditSettings())
+    assert "Out of date" in write_report(archive).read_text()
+
+
+def test_a_failed_run_leaves_the_old_one(archive: Archive) -> None:
+    """Labels that stood stand on when making them anew fails."""
+    make_labels(archive, "default", LabelSettings())
+    votes_path(archive, "default").rename(archive.root / "elsewhere")
+    with pytest.raises(ConfigError, match="no votes yet"):
+        make_labels(archive, "default", LabelSettings())
+    assert label_names(archive) == ["default"]
+    with pytest.raises(ConfigError, match="labels import"):
+        make_labels_named(archive, "published")
+
+
+def make_labels_named(archive: Archive, run: str) -> None:
+    (archive.root / "elsewhere").rename(votes_path(archive, "default"))
+    make_labels(archive, "default", LabelSettings(), run=run)
 
 
 def test_votes_on_another_clustering_are_refused(archive: Archive) -> None:

@@ -28,7 +28,7 @@ from biomedica.cluster.assign import Histogram, drift_of
 from biomedica.cluster.kmeans import Moments, nearest, principal_components, train
 from biomedica.config import load_settings
 from biomedica.errors import ArchiveError, ConfigError
-from biomedica.features import FeatureSet
+from biomedica.features import FeatureSet, create_set, the_set
 from biomedica.flow import build_archive
 from biomedica.sheets import write_sheets
 from feature_archives import DIMS, blobs, give_features, small_archive
@@ -253,6 +253,7 @@ def test_images_that_come_later_join(tmp_path: Path) -> None:
     assert not found.trained
     assert (found.drift["num_before"], found.drift["num_later"]) == (40, 20)
     assert 0 <= found.drift["divergence"] < 0.5
+    assert found.drift["far_share"] is None  # no cluster is large enough to tell
     after = assigned(archive)
     assert {key: after[key] for key in before} == before
     assert len(after) == 60
@@ -272,6 +273,7 @@ def test_drift_tells_a_changed_world() -> None:
     even, skewed = np.full(3, 1 / 3), np.array([0.9, 0.05, 0.05])
     same = drift_of(filled(even, 0.05), filled(even, 0.05))
     assert same["far_share"] == pytest.approx(0.01, abs=0.005)
+    assert same["num_compared"] == 20_000
     assert same["divergence"] < 0.001
     other = drift_of(filled(even, 0.05), filled(skewed, 0.3))
     assert other["far_share"] > 0.25
@@ -299,3 +301,61 @@ def test_sheets(archive: Archive) -> None:
     for each in read_clusters(archive, "default"):
         assert f"sheets/{each.id}.jpg" in text
         assert (page.parent / "sheets" / f"{each.id}.jpg").read_bytes()[:2] == b"\xff\xd8"
+
+
+def test_a_part_that_becomes_empty_shows_nothing(archive: Archive) -> None:
+    """Withdrawn images leave a split's part with the next pass, though the split noted them."""
+    cluster(archive, features_of(archive), FIVE)
+    largest = max(read_clusters(archive, "default"), key=lambda each: each.size).id
+    children = split_cluster(archive, "default", largest, 2)
+    gone = read_members(archive, "default", children[1])
+    about = {"pmcid": "PMC1", "version": 1, "reason": "x", "since": None}
+    keys = [(k, s) for s, t in _tables(archive) for k in t if k in {m.key for m in gone}]
+    archive.set_tombstones([about | {"key": key, "shard": shard} for key, shard in keys])
+    cluster(archive, features_of(archive), FIVE)
+    left = {member.key for member in read_members(archive, "default", children[1])}
+    assert not left & {member.key for member in gone}
+
+
+def _tables(archive: Archive) -> list[tuple[str, list[str]]]:
+    folder = archive.root / "clusters" / "default" / "assignment"
+    return [(p.stem, pq.read_table(p)["key"].to_pylist()) for p in sorted(folder.glob("*.parquet"))]
+
+
+def test_a_split_after_a_compaction(archive: Archive) -> None:
+    """Shards whose assignment is of an older table take no part; nothing shifts."""
+    cluster(archive, features_of(archive), FIVE)
+    path = archive.root / "clusters" / "default" / "assignment" / "commercial-000000.parquet"
+    table = pq.read_table(path)
+    short = table.slice(1).replace_schema_metadata(table.schema.metadata | {b"figures": b"old"})
+    pq.write_table(short, path)
+    largest = max(read_clusters(archive, "default"), key=lambda each: each.size).id
+    children = split_cluster(archive, "default", largest, 2)
+    shards = {m.shard for each in children for m in read_members(archive, "default", each)}
+    assert shards and "commercial-000000" not in shards
+
+
+def test_full_passes_with_an_empty_shard(archive: Archive) -> None:
+    """A shard all of whose images are withdrawn takes part without any."""
+    shard = "commercial-000001"
+    path = archive.root / "figures" / "commercial" / f"{shard}.parquet"
+    keys = pq.read_table(path)["key"].to_pylist()
+    about = {"shard": shard, "pmcid": "PMC1", "version": 1, "reason": "x", "since": None}
+    archive.set_tombstones([about | {"key": key} for key in keys])
+    settings = ClusterSettings(clusters=3, components=4, full_passes=1)
+    assert cluster(archive, features_of(archive), settings).num_images == 59 - len(keys)
+
+
+def test_captions_are_not_clustered(archive: Archive) -> None:
+    about = {"kind": "text", "encoder": "made", "digest": "e" * 64, "dims": DIMS}
+    create_set(archive, "words", about)
+    with pytest.raises(ConfigError, match="of captions"):
+        the_set(archive, "words")
+
+
+def test_pictures_that_are_all_alike(tmp_path: Path) -> None:
+    """No variance: no components to speak of, and no number that JSON lacks."""
+    moments = Moments.empty(3)
+    moments.add(np.ones((10, 3), dtype=np.float32))
+    assert principal_components(moments, 2).explained == 1.0
+    assert principal_components(moments, 0.9).explained == 1.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from biomedica.archive import Archive
 from biomedica.catalog import Selection
 from biomedica.config import load_settings
-from biomedica.duplicates import DuplicateSettings, connected, find_duplicates, pairs_within
+from biomedica.duplicates import DuplicateSettings, connected, find_duplicates, near_pairs
 from biomedica.embed import EmbedSettings, embed
 from biomedica.errors import ConfigError
 from biomedica.features import the_set
@@ -33,16 +33,24 @@ def test_pairs_are_those_of_comparing_all(seed: int, bits: int, count: int) -> N
     for _ in range(4):
         flips = np.uint64(1) << rng.integers(0, 64, size=count).astype(np.uint64)
         hashes = np.where(rng.random(count) < 0.5, hashes ^ flips, hashes)
-    left, right = pairs_within(hashes, bits)
-    assert (np.bitwise_count(hashes[left] ^ hashes[right]) <= bits).all()
+    digests = rng.integers(0, max(2, count // 2), size=count).astype(np.uint64)
+    left, right = near_pairs(hashes, digests, bits)
+    assert (left < right).all()
     near = np.bitwise_count(hashes[:, None] ^ hashes[None]) <= bits
     full_left, full_right = np.nonzero(np.triu(near, 1))
     ours, full = connected(count, left, right), connected(count, full_left, full_right)
     np.testing.assert_array_equal(ours, full)
+    first = {}
+    for row, place in enumerate(zip(hashes.tolist(), digests.tolist(), strict=True)):
+        first.setdefault(place, row)
+    pictures = set(first.values())
+    wanted = {(a, b) for a, b in zip(full_left, full_right, strict=True) if {a, b} <= pictures}
+    assert wanted <= set(zip(left.tolist(), right.tolist(), strict=True))
 
 
 def test_no_pairs() -> None:
-    left, right = pairs_within(np.array([0, 2**40 - 1], dtype=np.uint64), 3)
+    digests = np.arange(2, dtype=np.uint64)
+    left, right = near_pairs(np.array([0, 2**40 - 1], dtype=np.uint64), digests, 3)
     assert len(left) == len(right) == 0
     with pytest.raises(ConfigError, match="0 to 8"):
         DuplicateSettings(bits=9)
@@ -92,6 +100,7 @@ def test_features_refuse_what_hashes_take(archive: Archive) -> None:
     strict = find_duplicates(archive, DuplicateSettings(cosine=1), the_set(archive, None))
     assert strict.num_refused > 0
     rows = pq.read_table(archive.root / "duplicates.parquet").to_pylist()
+    assert len({row["group"] for row in rows}) == 1
     assert {"PMC300", "PMC301"} <= {row["key"].split("-")[0] for row in rows}
     alone = find_duplicates(archive, DuplicateSettings(), None)
     assert alone.num_groups == 1
@@ -100,3 +109,22 @@ def test_features_refuse_what_hashes_take(archive: Archive) -> None:
     gone = {"key": row["key"], "shard": row["shard"], "pmcid": "PMC300", "version": 1}
     archive.set_tombstones([gone | {"reason": "withdrawn", "since": None}])
     assert find_duplicates(archive, DuplicateSettings(), None).num_images == 4
+
+
+def test_a_picture_between_copies_parts_them_not() -> None:
+    """Copies stay together although a picture of the same hash, which the features refuse, lies between;
+    whatever the order of the rows."""
+    hashes = np.array([9, 9, 9], dtype=np.uint64)
+    for digests in ([1, 2, 1], [2, 1, 1], [1, 1, 2]):
+        left, right = near_pairs(hashes, np.array(digests, dtype=np.uint64), 3)
+        same = [i for i in range(3) if digests[i] == 1]
+        assert tuple(same) in set(zip(left.tolist(), right.tolist(), strict=True))
+
+
+def test_a_crowd_of_one_hash_costs_little() -> None:
+    """Ten thousand different pictures of one hash: all connected, not all compared."""
+    count = 10_000
+    hashes = np.zeros(count, dtype=np.uint64)
+    left, right = near_pairs(hashes, np.arange(count, dtype=np.uint64), 3)
+    assert len(left) < 65 * count
+    assert (connected(count, left, right) == 0).all()

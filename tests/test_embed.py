@@ -119,6 +119,34 @@ def test_a_picture_that_does_not_decode_is_nan(archive: Archive) -> None:
     assert noted.bad == (2,)
 
 
+def test_a_disk_that_fails_is_no_bad_picture(archive: Archive) -> None:
+    """A tar that ends too early or is not there stops the run: no row of NaN is noted as done."""
+    tar = archive.root / "shards" / "commercial" / "commercial-000000.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArchiveError, match="ends before byte"):
+        run(archive)
+    tar.unlink()
+    with pytest.raises(ArchiveError, match="cannot be read"):
+        run(archive)
+    tar.write_bytes(whole)
+    assert run(archive).num_bad == 0
+    assert all(the_set(archive, None).states().values())
+
+
+def test_names_are_no_paths(archive: Archive) -> None:
+    for name in ("../out", "a/b", "", ".hidden", "x" * 80):
+        with pytest.raises(ConfigError, match="no name for a feature set"):
+            run(archive, name=name)
+
+
+def test_actors_that_do_not_fit_are_not_waited_for(archive: Archive) -> None:
+    """More workers than CPUs: as many actors as there is room for."""
+    pytest.importorskip("ray")
+    worker = open_engine("ray", 64, None, 0.0)
+    assert embed(archive, "tiny", EmbedSettings(), RunSettings(), worker).num_embedded == 2
+
+
 def test_a_rewritten_shard_is_embedded_again(archive: Archive) -> None:
     """Features belong to a figures file by its digest: after a compaction they are stale."""
     from biomedica.compact import compact

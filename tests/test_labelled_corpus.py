@@ -62,6 +62,6 @@ def test_modalities(tmp_path: Path) -> None:
     second = cluster(archive, features, small)
     assert not second.trained
     assert second.drift["num_later"] > 0
-    assert second.drift["far_share"] < 0.5
+    assert second.drift["divergence"] < 0.5
     assert find_duplicates(archive, settings.duplicates, features).num_groups <= 3
     assert write_sheets(archive, "default").exists()

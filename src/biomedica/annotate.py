@@ -13,7 +13,7 @@ from biomedica import cluster
 from biomedica.agreement import AgreementReport, agreement_report
 from biomedica.archive import Archive
 from biomedica.cluster.train import Tell
-from biomedica.errors import ConfigError
+from biomedica.errors import ArchiveError, ConfigError
 from biomedica.features import FeatureSet
 from biomedica.label import (
     AuditResult,
@@ -25,7 +25,9 @@ from biomedica.label import (
     consensus,
     draw_audit,
     gold_scores,
+    is_stale,
     propagate,
+    read_summary,
     write_audit,
 )
 from biomedica.taxonomy import load_taxonomy
@@ -107,6 +109,11 @@ def audit_labels(
 
     name   of the votes file that holds the checks; that of the run by default
     """
+    if is_stale(archive, read_summary(archive, run)):
+        raise ArchiveError(
+            f"labels {run!r} are out of date: shards are new or changed since; `biomedica labels make "
+            f"{archive.root} --name {name or run} --run {run}` makes them again"
+        )
     with VoteStore.open(votes_path(archive, name or run)) as store:
         audits = store.audits(run)
     draw = draw_audit(archive, run, settings.per_concept, settings.seed)

@@ -18,7 +18,7 @@ def annotation_facts(archive: Archive) -> dict[str, Any]:
     return {
         "features": [_features(archive, name) for name in features.names(archive)],
         "clusterings": [_clustering(archive, name) for name in cluster.names(archive)],
-        "near": _json(archive.root / "duplicates.json"),
+        "near": _near(archive),
         "labels": [_labels(archive, name) for name in label.names(archive)],
         "views": _views(archive),
     }
@@ -55,6 +55,11 @@ def _clustering(archive: Archive, name: str) -> dict[str, Any]:
     }
 
 
+def _near(archive: Archive) -> dict[str, Any] | None:
+    found = _json(archive.root / "duplicates.json")
+    return None if found is None else found | {"is_stale": label.is_stale(archive, found)}
+
+
 def _labels(archive: Archive, name: str) -> dict[str, Any]:
     summary = label.read_summary(archive, name)
     audit = label.read_audit(archive, name)
@@ -62,6 +67,7 @@ def _labels(archive: Archive, name: str) -> dict[str, Any]:
     checked = [row for row in rows if row["num_checked"] or row["num_unsure"]]
     return {
         "name": name,
+        "is_stale": label.is_stale(archive, summary),
         "summary": summary,
         "agreement": summary["agreement"],
         "audit": [row for row in checked if row["concept"]][:_CONCEPTS],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.shards import WrittenFile, disk_message, write_arrow, write_file, write_table
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 FORMAT_VERSION = 1
 """Of the layout and the columns. A reader refuses what it does not know."""
 
@@ -67,6 +69,15 @@ class Done:
     outputs: tuple[WrittenFile, ...]
     seconds: float
     cpu_seconds: float
+
+
+def check_name(what: str, name: str) -> str:
+    """A name that becomes a file's: letters, digits, - and _. Raises `ConfigError` for any other."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no name for {what}; letters, digits, - and _ would do, 64 at the most"
+        )
+    return name
 
 
 class Archive:

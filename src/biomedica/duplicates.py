@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from biomedica.archive import Archive
 from biomedica.errors import ConfigError
-from biomedica.features import FeatureSet, figures_digest, figures_path, live_rows
+from biomedica.features import FeatureSet, figures_digest, figures_path, live_rows, withdrawn_keys
 from biomedica.shards import write_arrow, write_file
 
 DUPLICATES = pa.schema(
@@ -50,6 +50,8 @@ DUPLICATES = pa.schema(
     ]
 )
 Hashes = NDArray[np.uint64]
+_CROWD = 64
+"""Pictures of one hash that are compared with each other, and with those of a near hash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ class Duplicates:
 
     num_images: int
     num_pairs: int
-    """Pairs of different hashes within the bits, and equal hashes in a row, before the cosine."""
+    """Pairs of near hashes that were judged; of copies byte for byte only those next to each other."""
     num_refused: int
     """Of them, pairs that the cosine did not bear out."""
     num_groups: int
@@ -92,11 +94,11 @@ def find_duplicates(
     """Write `duplicates.parquet` and `duplicates.json`.
 
     The first of a group is the one with the most pixels; of equals the one of the lowest article id, then key.
-    Holds some 30 bytes an image. tell   gets (stage, done, total)
+    Holds some 130 bytes an image. tell   gets (stage, done, total)
     """
     archive.info()
     table = _Images.read(archive, features)
-    left, right = pairs_within(table.phashes, settings.bits, tell)
+    left, right = near_pairs(table.phashes, table.digests, settings.bits, tell)
     num_pairs = len(left)
     if features is not None:
         close = _cosines(archive, features, table, left, right) >= settings.cosine
@@ -146,7 +148,7 @@ class _Images:
     @classmethod
     def read(cls, archive: Archive, features: FeatureSet | None) -> _Images:
         shards = features.shards() if features is not None else sorted(archive.done())
-        withdrawn = archive.withdrawn()
+        withdrawn = withdrawn_keys(archive)
         parts: list[tuple[NDArray[np.generic], ...]] = []
         for number, shard in enumerate(shards):
             columns = ["phash", "sha256", "width", "height"]
@@ -168,30 +170,60 @@ class _Images:
         return cls(shards, *(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
-def pairs_within(
+def near_pairs(
     hashes_N: Hashes,
+    digests_N: Hashes,
     bits: int,
     tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices (M,) and (M,) of all pairs of different hashes within `bits`, by one image for each hash,
-    and of every image with the next one of the same hash: what connects all near images.
+    """Indices (M,) and (M,), left below right, of pairs of images whose hashes are within `bits`.
 
-    >>> pairs_within(np.array([0, 7, 0, 255], dtype=np.uint64), 3)
-    (array([0, 0]), array([1, 2]))
+    Images of the same digest are paired in a chain, and one of them stands for them towards the others.
+    Of a hash that more than 64 different pictures share (blank ones, plots of one layout), each is
+    paired with the 64 next ones by digest, and the first 64 with pictures of near hashes.
+
+    >>> near_pairs(np.array([0, 7, 0, 255], dtype=np.uint64), np.arange(4, dtype=np.uint64), 3)
+    (array([0, 0, 1]), array([1, 2, 2]))
     """
-    values, first, inverse = np.unique(hashes_N, return_index=True, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    same = np.flatnonzero(np.diff(inverse[order]) == 0)
+    order = np.lexsort((digests_N, hashes_N))
+    ordered_hashes, ordered_digests = hashes_N[order], digests_N[order]
+    is_same = (np.diff(ordered_hashes) == 0) & (np.diff(ordered_digests) == 0)
+    same = np.flatnonzero(is_same)
     lefts, rights = [order[same]], [order[same + 1]]
-    combinations = list(_masks(bits))
-    for number, mask in enumerate(combinations):
-        left, right = _agreeing(values, mask, bits)
-        lefts.append(first[left])
-        rights.append(first[right])
-        tell("hashes", number + 1, len(combinations))
+    pictures = order[np.flatnonzero(np.r_[True, ~is_same])] if len(order) else order
+    values, starts, sizes = np.unique(hashes_N[pictures], return_index=True, return_counts=True)
+    for step in range(1, _CROWD + 1):
+        here = np.arange(len(pictures) - step)
+        here = here[hashes_N[pictures[here]] == hashes_N[pictures[here + step]]]
+        if not len(here):
+            break
+        lefts.append(pictures[here])
+        rights.append(pictures[here + step])
+    masks = list(_masks(bits))
+    for number, mask in enumerate(masks):
+        left, right = _crossed(*_agreeing(values, mask, bits), starts, sizes)
+        lefts.append(pictures[left])
+        rights.append(pictures[right])
+        tell("hashes", number + 1, len(masks))
     left, right = np.concatenate(lefts), np.concatenate(rights)
-    pairs = np.unique(np.stack([np.minimum(left, right), np.maximum(left, right)]), axis=1)
-    return pairs[0], pairs[1]
+    codes = np.unique(np.minimum(left, right) * max(1, len(order)) + np.maximum(left, right))
+    return codes // max(1, len(order)), codes % max(1, len(order))
+
+
+def _crossed(
+    left_M: NDArray[np.int64],
+    right_M: NDArray[np.int64],
+    starts_V: NDArray[np.int64],
+    sizes_V: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of hashes as pairs of pictures: each of the one's with each of the other's, up to a crowd."""
+    wide, high = np.minimum(sizes_V[left_M], _CROWD), np.minimum(sizes_V[right_M], _CROWD)
+    each = np.repeat(np.arange(len(left_M)), wide * high)
+    place = np.arange(len(each)) - np.repeat(np.cumsum(wide * high) - wide * high, wide * high)
+    return (
+        starts_V[left_M[each]] + place // high[each],
+        starts_V[right_M[each]] + place % high[each],
+    )
 
 
 def _masks(bits: int) -> Iterator[np.uint64]:

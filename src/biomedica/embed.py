@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from biomedica import __version__
 from biomedica.archive import Archive, Done
-from biomedica.errors import ConfigError
+from biomedica.errors import ArchiveError, ConfigError
 from biomedica.features import (
     FeatureSet,
     ShardFeatures,
@@ -83,8 +83,12 @@ class Embedded:
     """Name of the feature set."""
     dims: int
     num_shards: int
+    kind: str
+    """`image` or `text`."""
     num_embedded: int
-    """Shards embedded by this call; the others stood."""
+    """Shards embedded by this call."""
+    num_waiting: int
+    """Shards that are still not embedded (`limit`)."""
     num_rows: int
     """Rows embedded by this call."""
     num_bad: int
@@ -114,10 +118,12 @@ def embed(
     Raises `ConfigError` where the set was made by other weights, or the model reads no text.
     """
     archive.info()
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit {limit}; at least 1 is expected")
     model = cached_encoder(encoder_name, device, settings.fit, settings.pooling)
     if text:
         model.texts(["a test"])
-    feature_set = name or short_name(encoder_name) + ("-text" if text else "")
+    feature_set = name if name is not None else _default_name(encoder_name, text)
     kind = "text" if text else "image"
     target = create_set(archive, feature_set, _about(model, kind))
     states = target.states()
@@ -144,7 +150,9 @@ def embed(
         features=feature_set,
         dims=target.dims,
         num_shards=len(states),
+        kind=kind,
         num_embedded=len(embedded),
+        num_waiting=len(states) - num_done - len(embedded),
         num_rows=sum(each.rows for each in embedded),
         num_bad=sum(each.bad for each in embedded),
     )
@@ -163,7 +171,7 @@ class Waiting:
 
 def waiting(archive: Archive, encoder_name: str, name: str | None, text: bool) -> Waiting:
     """What is not embedded yet, without loading the model."""
-    feature_set = name or short_name(encoder_name) + ("-text" if text else "")
+    feature_set = name if name is not None else _default_name(encoder_name, text)
     done = archive.done()
     states = dict.fromkeys(done, False)
     if feature_set in names(archive):
@@ -175,6 +183,10 @@ def waiting(archive: Archive, encoder_name: str, name: str | None, text: bool) -
         num_waiting=len(lacking),
         num_rows=sum(done[shard].counts["pairs"] for shard in lacking),
     )
+
+
+def _default_name(encoder_name: str, text: bool) -> str:
+    return short_name(encoder_name) + ("-text" if text else "")
 
 
 def _about(model: Encoder, kind: str) -> dict[str, object]:
@@ -229,13 +241,26 @@ def _embed_pictures(
 ) -> None:
     """Fill in the rows of the pictures that decode."""
     tar = archive.root / "shards" / job.done.group / f"{shard}.tar"
-    handle = os.open(tar, os.O_RDONLY)
+    try:
+        handle = os.open(tar, os.O_RDONLY)
+    except OSError as error:
+        raise ArchiveError(
+            f"{tar} cannot be read: {error.strerror}; `biomedica build` makes it again"
+        ) from error
 
     def decode(row: dict[str, object]) -> Pixels | None:
         size, offset = row["jpg_size"], row["jpg_offset"]
         assert isinstance(size, int) and isinstance(offset, int)
         try:
-            return model.preprocessing.pixels(os.pread(handle, size, offset))
+            data = os.pread(handle, size, offset)
+        except OSError as error:
+            raise ArchiveError(f"{tar} cannot be read: {error.strerror}") from error
+        if len(data) != size:
+            raise ArchiveError(
+                f"{tar} ends before byte {offset + size}; `biomedica doctor` looks further"
+            )
+        try:
+            return model.preprocessing.pixels(data)
         except (OSError, ValueError, SyntaxError):
             return None
 

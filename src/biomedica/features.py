@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from biomedica.archive import Archive, Done
+from biomedica.archive import Archive, Done, check_name
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.shards import disk_message, temporary, write_file
 
@@ -34,10 +34,18 @@ def figures_digest(done: Done) -> str:
     return next(file.sha256 for file in done.outputs if file.path.startswith("figures/"))
 
 
-def live_rows(archive: Archive, shard: str, withdrawn: set[tuple[str, str]]) -> NDArray[np.bool_]:
-    """(N,): whether a row of the figures file still counts. withdrawn   `archive.withdrawn()`"""
+def withdrawn_keys(archive: Archive) -> dict[str, set[str]]:
+    """Keys of withdrawn samples by shard."""
+    found: dict[str, set[str]] = {}
+    for key, shard in archive.withdrawn():
+        found.setdefault(shard, set()).add(key)
+    return found
+
+
+def live_rows(archive: Archive, shard: str, withdrawn: dict[str, set[str]]) -> NDArray[np.bool_]:
+    """(N,): whether a row of the figures file still counts. withdrawn   as `withdrawn_keys` gives it"""
     path = figures_path(archive, shard)
-    gone = {key for key, place in withdrawn if place == shard}
+    gone = withdrawn.get(shard)
     if not gone:
         return np.ones(pq.read_metadata(path).num_rows, dtype=bool)
     keys = pq.read_table(path, columns=["key"])["key"].to_pylist()
@@ -94,6 +102,14 @@ class FeatureSet:
         """Digest of the encoder that made them."""
         return str(self.info["digest"])
 
+    @property
+    def _command(self) -> str:
+        text = " --text" if self.info["kind"] == "text" else ""
+        return (
+            f"`biomedica embed {self.archive.root} --encoder {self.info['encoder']} "
+            f"--name {self.name}{text}`"
+        )
+
     def states(self) -> dict[str, bool]:
         """Every finished shard, in order: whether its features stand and fit it."""
         return {task: self.fits(task, done) for task, done in sorted(self.archive.done().items())}
@@ -116,7 +132,7 @@ class FeatureSet:
         if lacking:
             raise ArchiveError(
                 f"features {self.name!r} of {self.archive.root} lack {len(lacking)} of {len(states)} "
-                f"shards ({', '.join(lacking[:3])}); run `biomedica embed` again"
+                f"shards ({', '.join(lacking[:3])}); {self._command} makes them"
             )
         return list(states)
 
@@ -140,7 +156,7 @@ class FeatureSet:
         if found.shape != expected or found.dtype != np.float16:
             raise ArchiveError(
                 f"{path} holds {found.dtype} {found.shape}; float16 {expected} is expected. Remove "
-                "it and run `biomedica embed` again"
+                f"it; {self._command} makes it again"
             )
         return np.asarray(found)
 
@@ -163,10 +179,7 @@ class FeatureSet:
 
 
 def _check_name(name: str) -> None:
-    if not name or name != Path(name).name or name.startswith("."):
-        raise ConfigError(
-            f"{name!r} is no name for a feature set; letters, digits, - and _ would do"
-        )
+    check_name("a feature set", name.replace(".", "-"))  # models' names hold dots
 
 
 def names(archive: Archive) -> list[str]:
@@ -175,9 +188,12 @@ def names(archive: Archive) -> list[str]:
 
 
 def the_set(archive: Archive, name: str | None) -> FeatureSet:
-    """The set of a name; without one, the only set of pictures that there is."""
+    """The set of pictures of a name; without one, the only one that there is."""
     if name is not None:
-        return FeatureSet.open(archive, name)
+        found = FeatureSet.open(archive, name)
+        if found.info["kind"] != "image":
+            raise ConfigError(f"features {name!r} are of captions; features of pictures are needed")
+        return found
     sets = [FeatureSet.open(archive, each) for each in names(archive)]
     pictures = [each for each in sets if each.info["kind"] == "image"]
     if len(pictures) == 1:

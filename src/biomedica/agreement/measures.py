@@ -149,8 +149,10 @@ def estimate(
         parts.append(measure(source.multinomial(num_items, chance_N, size=size).astype(float)))
     found = np.concatenate(parts) if parts else np.empty(0)
     found = found[~np.isnan(found)]
-    if not len(found):
-        return Estimate(value=value)
+    if not len(found) or found.min() == found.max():
+        return Estimate(
+            value=value
+        )  # resamples of full agreement know no doubt: no interval, not a narrow one
     low, high = np.percentile(found, [2.5, 97.5])
     return Estimate(value=value, low=float(low), high=float(high))
 

@@ -98,9 +98,12 @@ def embed(
     )
     if done.num_bad:
         print(
-            f"{done.num_bad:,} pictures do not decode; their rows are NaN (`biomedica doctor --decode`)"
+            f"{done.num_bad:,} pictures do not decode; their rows are NaN (`biomedica doctor {archive} --decode`)"
         )
-    print(f"next: biomedica cluster {archive}, biomedica duplicates {archive}")
+    if done.num_waiting:
+        print(f"{done.num_waiting} shards are left; the same command goes on")
+    elif done.kind == "image":
+        print(f"next: biomedica cluster {archive}, biomedica duplicates {archive}")
 
 
 @app.command
@@ -130,13 +133,15 @@ def cluster(
     """
     from biomedica.archive import Archive
     from biomedica.cluster import cluster as run
-    from biomedica.cluster import settings_for
+    from biomedica.cluster import names, read_info, settings_for
     from biomedica.features import the_set
     from biomedica.sheets import write_sheets
 
     target = Archive(archive)
     target.info()
     chosen = settings_for(target, name, common.settings().cluster, clusters)
+    if features is None and name in names(target):
+        features = read_info(target, name)["features"]
     with target.lock(), stages(common, "shards") as tell:
         found = run(target, the_set(target, features), chosen, name, tell)
     written = write_sheets(target, name) if report else None
@@ -158,9 +163,14 @@ def _cluster_summary(found: Clustered) -> str:
     ]
     if found.drift["num_later"]:
         drift = found.drift
+        far = "no cluster is large enough to say how they fit"
+        if drift["far_share"] is not None:
+            far = (
+                f"{drift['far_share']:.1%} of {drift['num_compared']:,} in large clusters lie beyond the 99th "
+                "percentile (1.0% if nothing changed)"
+            )
         lines.append(
-            f"drift: {drift['num_later']:,} images came later; {drift['far_share']:.1%} of them lie beyond "
-            f"the 99th percentile of their cluster (1.0% if nothing changed), divergence "
+            f"drift: {drift['num_later']:,} images came later; {far}; divergence "
             f"{drift['divergence']:.3f} bits"
         )
     return "\n".join(lines)

@@ -149,7 +149,13 @@ def _labels_summary(found: Labelled) -> str:
 
 
 @labels.command
-def agreement(archive: Path, *, name: str = "default", common: Common = COMMON) -> None:
+def agreement(
+    archive: Path,
+    *,
+    name: str = "default",
+    taxonomy: Path | None = None,
+    common: Common = COMMON,
+) -> None:
     """How far the experts agree: percent, Fleiss' kappa, Krippendorff's alpha, with intervals.
 
     Parameters
@@ -158,11 +164,14 @@ def agreement(archive: Path, *, name: str = "default", common: Common = COMMON) 
         Folder of the archive.
     name
         Of the clustering that is being labelled.
+    taxonomy
+        Taxonomy file, if it is not the shipped one.
     """
     from biomedica.agreement import agreement_report
     from biomedica.annotate import that_count
     from biomedica.archive import Archive
     from biomedica.cluster import read_clusters
+    from biomedica.errors import ConfigError
     from biomedica.taxonomy import load_taxonomy
     from biomedica.votes import VoteStore, votes_path
 
@@ -170,7 +179,12 @@ def agreement(archive: Path, *, name: str = "default", common: Common = COMMON) 
     target.info()
     with VoteStore.open(votes_path(target, name)) as store:
         votes = that_count(store.current_votes(), read_clusters(target, name))
-    found = agreement_report(votes, load_taxonomy(), 0)
+    try:
+        found = agreement_report(votes, load_taxonomy(taxonomy), 0)
+    except KeyError as error:
+        raise ConfigError(
+            f"the votes name {error}, which the taxonomy lacks; give --taxonomy"
+        ) from None
     if common.json:
         print_json(found)
         return
@@ -239,6 +253,8 @@ def _audit_text(found: AuditResult) -> str:
             f"{what:32} {value:24} {each.num_checked} of {each.num_drawn} checked, "
             f"{each.num_unsure} unsure"
         )
+    if found.num_stray:
+        lines.append(f"{found.num_stray} answers are about images that are not in this draw")
     return "\n".join(lines)
 
 
@@ -357,6 +373,8 @@ def taxonomy(
         print(SHIPPED.read_text(), end="")
         return
     found = tree.search(find) if find else tuple(tree.concepts.values())
+    if not found:
+        print(f"no concept is found by {find!r}", file=sys.stderr)
     if common.json:
         print_json([{"id": c.id, "parent": c.parent, "name": c.name} for c in found])
         return

@@ -127,9 +127,9 @@ def cluster(
 def settings_for(
     archive: Archive, name: str, settings: ClusterSettings, clusters: int | None
 ) -> ClusterSettings:
-    """The settings of a clustering that stands, but for a number of clusters that is asked for by name;
-    for a new one those given."""
-    if name in names(archive):
+    """The settings of a clustering that stands where none are given (others are refused later); for a new
+    one those given. clusters   their number, if it is asked for by name"""
+    if name in names(archive) and settings == ClusterSettings():
         settings = ClusterSettings(**read_info(archive, name)["settings"])
     return settings if clusters is None else replace(settings, clusters=clusters)
 

@@ -25,16 +25,19 @@ from biomedica.cluster.model import (
     assignment_path,
     stands,
     state_of,
+    write_arrays,
     write_json,
 )
 from biomedica.cluster.train import Points, Tell
 from biomedica.features import FeatureSet, figures_digest, figures_path
-from biomedica.shards import temporary, write_arrow
+from biomedica.shards import write_arrow
 
 BINS = 512
 MAX_DISTANCE = 2.0
 """Features have length 1: no two are farther apart."""
 _FAR = 0.99
+_ENOUGH = 200
+"""First images of a cluster, for their 99th percentile to mean something."""
 
 
 def assign(
@@ -253,9 +256,7 @@ def _reference(folder: Path, before: Histogram, model: Model) -> Histogram:
     may be withdrawn since. Of parts of a split, those that are still there."""
     path = folder / "reference.npz"
     if not path.exists() and not model.splits:
-        with temporary(path).open("wb") as file:
-            np.savez(file, counts=before.counts, sums=before.sums)
-        temporary(path).replace(path)
+        write_arrays(path, counts=before.counts, sums=before.sums)
     found = Histogram(model.num_ids)
     found.counts, found.sums = before.counts.copy(), before.sums.copy()
     if path.exists():
@@ -271,7 +272,9 @@ def drift_of(before: Histogram, later: Histogram) -> dict[str, Any]:
     """How images that came after the training fit the clusters.
 
     far_share    of them, lie beyond the 99th percentile of the distances of their cluster's first
-                 images (0.01 when nothing changed); images in clusters that had none are left out
+                 images (0.01 when nothing changed), over clusters that had at least 200: with fewer, the
+                 percentile of images that the cluster was fitted to is too small. None without such
+    num_compared images that it is over
     divergence   Jensen-Shannon, in bits, of the shares of the clusters: 0 the same, 1 disjoint
     """
     num_before, num_later = int(before.sizes.sum()), int(later.sizes.sum())
@@ -279,14 +282,15 @@ def drift_of(before: Histogram, later: Histogram) -> dict[str, Any]:
     if not num_later or not num_before:
         return found
     edges = np.round(before.radii() * (BINS / MAX_DISTANCE)).astype(np.int64)
-    known = later.counts * (before.sizes > 0)[:, None]
+    known = later.counts * (before.sizes >= _ENOUGH)[:, None]
     beyond = known * (np.arange(BINS) >= edges[:, None])
     shares_before, shares_later = before.sizes / num_before, later.sizes / num_later
     grown = np.argsort(-(shares_later - shares_before), kind="stable")[:10]
     return found | {
         "mean_distance_before": float(before.sums.sum() / num_before),
         "mean_distance_later": float(later.sums.sum() / num_later),
-        "far_share": float(beyond.sum() / max(1, known.sum())),
+        "num_compared": int(known.sum()),
+        "far_share": float(beyond.sum() / known.sum()) if known.any() else None,
         "divergence": _divergence(shares_before, shares_later),
         "grown": [
             {

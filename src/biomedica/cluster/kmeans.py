@@ -74,7 +74,7 @@ class Projection:
     @property
     def explained(self) -> float:
         """Share of the variance that the components keep."""
-        if not len(self.components_PD):
+        if not len(self.components_PD) or not self.variances_D.any():
             return 1.0
         return float(self.variances_D[: len(self.components_PD)].sum() / self.variances_D.sum())
 
@@ -103,7 +103,7 @@ def principal_components(moments: Moments, components: float) -> Projection:
     if components >= 1:
         number = int(components)
     elif components > 0:
-        shares = np.cumsum(variances) / variances.sum()
+        shares = np.cumsum(variances) / (variances.sum() or 1.0)
         number = min(int(np.searchsorted(shares, components - 1e-12)) + 1, dims)
     else:
         number = 0
@@ -123,7 +123,7 @@ def nearest(points_NP: Floats, centroids_KP: Floats) -> tuple[NDArray[np.int32],
     returns   (N,) in [0, K), and (N,)
     """
     count, dims = points_NP.shape
-    block = min(count, max(16, _SCORES // len(centroids_KP)))
+    block = max(1, min(count, _SCORES // len(centroids_KP)))
     half_K = 0.5 * np.einsum("kp,kp->k", centroids_KP, centroids_KP)
     weights_QK = np.ascontiguousarray(np.vstack([centroids_KP.T, -half_K]), dtype=np.float32)
     rows_BQ = np.ones((block, dims + 1), dtype=np.float32)  # the last column takes half_K off

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from biomedica.archive import Archive
+from biomedica.archive import Archive, check_name
 from biomedica.cluster.kmeans import Floats, Projection, nearest
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.features import figures_digest
-from biomedica.shards import disk_message, temporary, write_file
+from biomedica.shards import write_file
 
 ASSIGNMENT = pa.schema(
     [
@@ -179,9 +179,7 @@ class Model:
 
 
 def folder_of(archive: Archive, name: str) -> Path:
-    if not name or name != Path(name).name or name.startswith("."):
-        raise ConfigError(f"{name!r} is no name for a clustering")
-    return archive.root / "clusters" / name
+    return archive.root / "clusters" / check_name("a clustering", name)
 
 
 def names(archive: Archive) -> list[str]:
@@ -211,30 +209,25 @@ def model_digest(archive: Archive, name: str) -> str:
 
 def save_model(folder: Path, projection: Projection, centroids_KP: Floats) -> str:
     """Write `pca.npz` and `centroids.npy`; the digest of both."""
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "mean": projection.mean_D,
         "components": projection.components_PD,
         "variances": projection.variances_D,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "pca.npz"
-        with temporary(path).open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        temporary(path).replace(path)
-        write_array(folder / "centroids.npy", centroids_KP)
-    except OSError as error:
-        raise ArchiveError(disk_message(folder, error)) from error
+    write_arrays(folder / "pca.npz", **arrays)
+    write_arrays(folder / "centroids.npy", values=centroids_KP)
     return _digest(projection, centroids_KP)
 
 
-def write_array(path: Path, values: NDArray[Any]) -> None:
-    """Write a `.npy` file, whole or not at all."""
-    with temporary(path).open("wb") as file:
-        np.save(file, values)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary(path).replace(path)
+def write_arrays(path: Path, **values: NDArray[Any]) -> None:
+    """Write arrays by name to a `.npz` file, or the only one to a `.npy` file; whole or not at all."""
+    data = io.BytesIO()
+    if path.suffix == ".npz":
+        np.savez(data, **values)  # type: ignore[arg-type]
+    else:
+        (only,) = values.values()
+        np.save(data, only)
+    write_file(path, data.getvalue())
 
 
 def _digest(projection: Projection, centroids_KP: Floats) -> str:
@@ -312,13 +305,15 @@ def _members(
 ) -> dict[int, list[Member]]:
     folder = folder_of(archive, name)
     retired = {split.parent for split in _splits(folder)}
+    newest = set(_table(folder / "sizes.parquet", columns=["cluster"])["cluster"].to_pylist())
     found: dict[int, list[Member]] = {}
     # parts of a split stand in its own table until the next pass over the archive
     for path in [*sorted(folder.glob("splits/*/members.parquet")), folder / "members.parquet"]:
         fresh: dict[int, list[Member]] = {}
         for row in _table(path, filters=filters).sort_by("position").to_pylist():
             cluster = row.pop("cluster")
-            if cluster not in retired:
+            is_old = path.parent != folder and cluster in newest
+            if cluster not in retired and not is_old:
                 fresh.setdefault(cluster, []).append(Member(**row))
         found |= fresh
     return dict(sorted(found.items()))

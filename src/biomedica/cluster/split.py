@@ -19,16 +19,17 @@ from biomedica.cluster.assign import Candidates, Histogram, keys_of, read_shard
 from biomedica.cluster.kmeans import Floats
 from biomedica.cluster.model import (
     Model,
-    assignment_path,
     folder_of,
     load_model,
     read_info,
-    write_array,
+    stands,
+    state_of,
+    write_arrays,
     write_json,
 )
 from biomedica.cluster.train import Points
 from biomedica.errors import ArchiveError, ConfigError
-from biomedica.features import FeatureSet
+from biomedica.features import FeatureSet, figures_digest
 from biomedica.shards import disk_message, write_arrow
 
 _ITERATIONS = 50
@@ -104,7 +105,7 @@ def _members(
     family = [cluster]
     while family[-1] in parents:
         family.append(parents[family[-1]])
-    points = Points(archive, features, [s for s in features.shards() if _is_assigned(folder, s)])
+    points = Points(archive, features, _assigned_shards(archive, features, model, folder, name))
     found, shard_numbers, row_numbers = [], [], []
     for number, shard in enumerate(points.shards):
         clusters, distances = read_shard(folder, shard)
@@ -126,8 +127,19 @@ def _members(
     )
 
 
-def _is_assigned(folder: Path, shard: str) -> bool:
-    return assignment_path(folder, shard).exists()
+def _assigned_shards(
+    archive: Archive, features: FeatureSet, model: Model, folder: Path, name: str
+) -> list[str]:
+    """Shards whose features and assignment fit their figures file of now; the splits that the assignment
+    knows do not matter."""
+    info, done = read_info(archive, name), archive.done()
+    found = []
+    for shard, fits in features.states().items():
+        state = state_of(model, info, figures_digest(done[shard]))
+        del state["splits"]
+        if fits and stands(folder, shard, state):
+            found.append(shard)
+    return found
 
 
 def _parts(points_NP: Floats, cluster: int, parts: int) -> tuple[NDArray[np.int32], Floats]:
@@ -141,7 +153,12 @@ def _parts(points_NP: Floats, cluster: int, parts: int) -> tuple[NDArray[np.int3
     count = len(points_NP)
     rows = np.sort(rng.choice(count, size=min(count, _SAMPLE), replace=False))
     centroids = kmeans.train(points_NP[rows], parts, _ITERATIONS, cluster).centroids_KP
-    return kmeans.nearest(points_NP, centroids)[0], centroids
+    labels = kmeans.nearest(points_NP, centroids)[0]
+    if len(np.unique(labels)) < parts:
+        raise ConfigError(
+            f"cluster {cluster} does not fall into {parts} parts: its images are too much alike"
+        )
+    return labels, centroids
 
 
 def _write(
@@ -166,7 +183,7 @@ def _write(
     try:
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir(parents=True)
-        write_array(own / "centroids.npy", parts.centroids_KP)
+        write_arrays(own / "centroids.npy", values=parts.centroids_KP)
         write_arrow(own / "sizes.parquet", histogram.table(ids))
         members_table = candidates.table(
             lambda shard, rows: keys_of(archive, shard, rows), members.shards

@@ -13,7 +13,7 @@ from biomedica.cluster import kmeans
 from biomedica.cluster.kmeans import Floats, Moments, Projection
 from biomedica.cluster.model import ClusterSettings, folder_of, save_model, write_json
 from biomedica.errors import ArchiveError, ConfigError
-from biomedica.features import FeatureSet, figures_digest, live_rows
+from biomedica.features import FeatureSet, figures_digest, live_rows, withdrawn_keys
 
 Tell = Callable[[str, int, int], None]
 
@@ -24,7 +24,7 @@ class Points:
     def __init__(self, archive: Archive, features: FeatureSet, shards: list[str]) -> None:
         self._archive = archive
         self._features = features
-        self._withdrawn = archive.withdrawn()
+        self._withdrawn = withdrawn_keys(archive)
         self.shards = shards
 
     def rows(self, shard: str) -> NDArray[np.bool_]:
@@ -88,6 +88,8 @@ def _projection(
         counts.append(len(rows))
         tell("moments", number + 1, len(points.shards))
     if sum(counts) < settings.clusters:
+        if sum(counts) < 20:
+            raise ConfigError(f"{sum(counts)} images with features; there is nothing to group")
         raise ConfigError(
             f"{sum(counts):,} images for {settings.clusters:,} clusters: set cluster.clusters lower "
             f"(--clusters {max(1, sum(counts) // 20)} gives some twenty images to each)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from biomedica import cluster
 from biomedica.agreement import AgreementReport
-from biomedica.archive import Archive
+from biomedica.archive import Archive, check_name
 from biomedica.errors import ArchiveError, ConfigError
-from biomedica.features import figures_digest
+from biomedica.features import figures_digest, withdrawn_keys
 from biomedica.label.consensus import ClusterLabel, LabelSettings, Status
 from biomedica.records import Answer
 from biomedica.shards import disk_message, file_digest, temporary, write_file, write_table
@@ -138,13 +138,13 @@ def propagate(
     base = _base(archive, name)
     labels = sorted(labels, key=lambda each: each.cluster)
     summary_path = base.with_name(f"{base.name}.json")
-    summary_path.unlink(missing_ok=True)  # the run stands again when this is written
     counts = Counter[str]()
     per_cluster: Counter[int] = Counter()
     outliers: Counter[int] = Counter()
     parts = _parts(archive, clustering, labels, counts, per_cluster, outliers)
     path = base.with_name(f"{base.name}.parquet")
-    _write(path, LABELS, parts)
+    # without its summary a run does not stand: the old one goes when the new rows are on the disk
+    _write(path, LABELS, parts, lambda: summary_path.unlink(missing_ok=True))
     rows = (
         _cluster_row(each, per_cluster[each.cluster], outliers[each.cluster]) for each in labels
     )
@@ -194,8 +194,14 @@ def read_summary(archive: Archive, name: str) -> dict[str, Any]:
         raise ArchiveError(f"{path} is damaged: {error}") from None
 
 
+def is_stale(archive: Archive, summary: Mapping[str, Any]) -> bool:
+    """Whether shards were added or rewritten since something noted its `figures` (labels, duplicates)."""
+    now = {task: figures_digest(each) for task, each in archive.done().items()}
+    return summary.get("figures") != now
+
+
 def labels_path(archive: Archive, name: str) -> Path:
-    """The images' file of a label run that stands. Raises `ConfigError` where there is none."""
+    """The images' file of a label run that is there. Raises `ConfigError` where there is none."""
     read_summary(archive, name)
     return _base(archive, name).with_name(f"{name}.parquet")
 
@@ -206,9 +212,11 @@ def audit_path(archive: Archive, name: str) -> Path:
 
 
 def _base(archive: Archive, name: str) -> Path:
-    if not name or name != Path(name).name or "." in name:
-        raise ConfigError(f"{name!r} is no name for labels; letters, digits, - and _ would do")
-    return archive.root / "labels" / name
+    if name == "published":
+        raise ConfigError(
+            "labels 'published' are those of `biomedica labels import`; take another name"
+        )
+    return archive.root / "labels" / check_name("labels", name)
 
 
 def _parts(
@@ -229,10 +237,9 @@ def _parts(
     ids_K = np.array([each.cluster for each in labels], dtype=np.int64)
     marked = {(key, each.cluster) for each in labels for key in each.outliers}
     marked_keys = pa.array(sorted({key for key, _ in marked}), pa.string())
-    withdrawn = archive.withdrawn()
+    withdrawn = withdrawn_keys(archive)
     for shard, table in cluster.read_assignment(archive, clustering):
-        gone = {key for key, place in withdrawn if place == shard}
-        kept, num_withdrawn, num_unassigned = _live(table, gone)
+        kept, num_withdrawn, num_unassigned = _live(table, withdrawn.get(shard, set()))
         counts["withdrawn"] += num_withdrawn
         counts["unassigned"] += num_unassigned
         clusters_N = kept["cluster"].to_numpy().astype(np.int64)
@@ -312,8 +319,10 @@ def _is_marked(
     return found_N
 
 
-def _write(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
-    """A row group a shard, whole or not at all."""
+def _write(
+    path: Path, schema: pa.Schema, parts: Iterable[pa.Table], before: Callable[[], None]
+) -> None:
+    """A row group a shard, whole or not at all. before   called when all is written, before it counts"""
     path.parent.mkdir(parents=True, exist_ok=True)
     own = temporary(path)
     writer = None
@@ -325,6 +334,7 @@ def _write(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
         writer.close()
         with own.open("rb") as file:
             os.fsync(file.fileno())
+        before()
         own.replace(path)
     except OSError as error:
         raise ArchiveError(disk_message(path.parent, error)) from error

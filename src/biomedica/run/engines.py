@@ -184,13 +184,16 @@ class RayActors(RayEngine):
 
     def __init__(self, workers: int | None, address: str | None, gpus: float) -> None:
         super().__init__(workers, address)
-        there = self._ray.cluster_resources().get("GPU", 0)
+        found = self._ray.cluster_resources()
+        there, cpus = found.get("GPU", 0), int(found.get("CPU", 1))
         if gpus > there:
             self._ray.shutdown()
             raise ConfigError(
                 f"the Ray cluster has {there:g} GPUs; {gpus:g} a worker are asked for"
             )
-        self.slots = workers or max(1, int(there / gpus) if gpus else 1)
+        # an actor that does not fit would wait for ever
+        most = min(cpus, int(there / gpus)) if gpus else cpus
+        self.slots = min(workers or (most if gpus else 1), most)
         actor = self._ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1)(_Caller)
         self._free = [actor.remote() for _ in range(self.slots)]
         self._busy: dict[str, Any] = {}
