@@ -34,14 +34,16 @@ def write_sheets(archive: Archive, name: str) -> Path:
     folder = folder_of(archive, name)
     members = read_all_members(archive, name)
     thumbnails = _thumbnails(archive, [each for group in members.values() for each in group])
-    sheets = folder / "sheets"
+    sheets, new = folder / "sheets", folder / ".sheets.tmp"
     try:
-        shutil.rmtree(sheets, ignore_errors=True)
-        sheets.mkdir(parents=True)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
         for cluster, group in members.items():
             data = io.BytesIO()
             _sheet(group, thumbnails).save(data, "JPEG", quality=80)
-            (sheets / f"{cluster}.jpg").write_bytes(data.getvalue())
+            (new / f"{cluster}.jpg").write_bytes(data.getvalue())
+        shutil.rmtree(sheets, ignore_errors=True)
+        new.replace(sheets)
     except OSError as error:
         raise ArchiveError(disk_message(folder, error)) from error
     clusters = [each for each in read_clusters(archive, name) if each.id in members]
@@ -68,8 +70,8 @@ def _row(cluster: ClusterInfo, members: list[Member]) -> dict[str, Any]:
     }
 
 
-def _thumbnails(archive: Archive, members: list[Member]) -> dict[str, Image.Image]:
-    """Small pictures by key; one that does not decode is missing."""
+def _thumbnails(archive: Archive, members: list[Member]) -> dict[tuple[str, str], bytes]:
+    """Small JPEGs by shard and key; one that does not decode is missing. Some 4 kB each."""
     by_shard: dict[str, set[str]] = defaultdict(set)
     for each in members:
         by_shard[each.shard].add(each.key)
@@ -84,22 +86,24 @@ def _thumbnails(archive: Archive, members: list[Member]) -> dict[str, Image.Imag
                     data = os.pread(file.fileno(), row["jpg_size"], row["jpg_offset"])
                     small = _thumbnail(data)
                     if small is not None:
-                        found[row["key"]] = small
+                        found[shard, row["key"]] = small
     return found
 
 
-def _thumbnail(jpeg: bytes) -> Image.Image | None:
+def _thumbnail(jpeg: bytes) -> bytes | None:
     try:
         with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
             image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
             small = image.convert("RGB")
             small.thumbnail((_SIDE, _SIDE))
-            return small
+            data = io.BytesIO()
+            small.save(data, "JPEG", quality=90)
+            return data.getvalue()
     except (OSError, SyntaxError, ValueError):
         return None
 
 
-def _sheet(members: list[Member], thumbnails: dict[str, Image.Image]) -> Image.Image:
+def _sheet(members: list[Member], thumbnails: dict[tuple[str, str], bytes]) -> Image.Image:
     """One row for each kind of member that there is."""
     rows = [[each for each in members if each.kind == kind] for kind in _KINDS]
     rows = [row for row in rows if row]
@@ -108,8 +112,9 @@ def _sheet(members: list[Member], thumbnails: dict[str, Image.Image]) -> Image.I
     sheet = Image.new("RGB", size, (222, 222, 226))
     for down, row in enumerate(rows):
         for right, each in enumerate(row):
-            small = thumbnails.get(each.key)
-            if small is not None:
+            data = thumbnails.get((each.shard, each.key))
+            if data is not None:
+                small = Image.open(io.BytesIO(data), formats=["JPEG"])
                 x = _GAP + right * step + (_SIDE - small.width) // 2
                 y = _GAP + down * step + (_SIDE - small.height) // 2
                 sheet.paste(small, (x, y))
