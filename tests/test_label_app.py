@@ -34,7 +34,7 @@ from biomedica.cluster import (
 from biomedica.cluster import cluster as make_clusters
 from biomedica.config import load_settings
 from biomedica.embed import embed
-from biomedica.errors import ConfigError
+from biomedica.errors import ArchiveError, ConfigError
 from biomedica.explore import LabelPageSettings
 from biomedica.explore.app import LabelServer, open_server
 from biomedica.explore.links import Links
@@ -196,7 +196,7 @@ def test_mixed_splits(server: LabelServer, archive: Archive, ada: Browser) -> No
         ben.vote(found["id"])
     assert seen == {*range(11)} - {cluster["id"]}
     assert ada.post("/api/undo", {"event": str(uuid.uuid4())}).json() == {
-        "problems": ["there is nothing to take back; a split stays"]
+        "problems": [f"your last answer stays: cluster {cluster['id']} was split: a split stays"]
     }
     late = ben.vote(cluster["id"])
     assert late.status_code == 409
@@ -219,6 +219,57 @@ def test_a_cluster_that_cannot_be_split(
     told = ada.vote(small.id, verdict="mixed", parts=2).json()["told"]
     assert told.startswith("Saved as mixed, but not split")
     assert store_of(server).current_votes()[0].verdict == "mixed"
+
+
+def test_a_split_that_fails_locks_nobody_out(
+    server: LabelServer, ada: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is wrong with the archive, the answer is stored, and the next cluster comes."""
+
+    def fail(*_: object) -> tuple[int, ...]:
+        raise ArchiveError("features 'default' are damaged")
+
+    monkeypatch.setattr("biomedica.explore.labelling.split_cluster", fail)
+    cluster = ada.next()["cluster"]["id"]
+    found = ada.vote(cluster, verdict="mixed", parts=2).json()
+    assert found["told"] == "Saved as mixed, but not split: features 'default' are damaged"
+    assert found["cluster"]["id"] != cluster
+
+
+def test_one_expert_does_not_undo_what_others_said(
+    server: LabelServer, archive: Archive, ada: Browser, operator: Browser
+) -> None:
+    """A cluster with all its answers, or with a decision, is not split; mixed is stored all the same."""
+    ben, cy = Browser(server, "Ben"), store_of(server).add_expert("Cy")
+    payload = {"verdict": "answered", "answer": GOOD, "seconds": 1}
+    for cluster in (0, 1):
+        event = Event(
+            event=str(uuid.uuid4()), expert=cy.id, cluster=cluster, kind="vote", payload=payload
+        )
+        store_of(server).record(event)
+    ben.vote(0)
+    told = ada.vote(0, verdict="mixed", parts=2).json()["told"]
+    assert told.endswith("it has all the answers that are wanted already")
+    decision = {
+        "event": str(uuid.uuid4()),
+        "cluster": 1,
+        "verdict": "ambiguous",
+        "reason": "neither",
+    }
+    operator.post("/api/adjudicate", decision)
+    told = ada.vote(1, verdict="mixed", parts=2).json()["told"]
+    assert told.endswith("an adjudicator has decided on this cluster")
+    assert not any(each.children for each in read_clusters(archive, "default"))
+
+
+def test_images_that_left_meanwhile(server: LabelServer, ada: Browser) -> None:
+    """A vote is stored without the keys that stand for the cluster no more."""
+    cluster = ada.next()["cluster"]
+    keys = [each["key"] for each in cluster["images"]]
+    found = ada.vote(cluster["id"], shown=[*keys, "PMC1_gone"], outliers=["PMC1_gone", keys[0]])
+    assert found.status_code == 200
+    (vote,) = store_of(server).current_votes()
+    assert (vote.shown, vote.outliers) == (tuple(keys), (keys[0],))
 
 
 def test_blind(server: LabelServer, ada: Browser) -> None:
@@ -501,7 +552,7 @@ def test_answers_that_are_wrong(
         {"seconds": 1e9},
         {"verdict": "perhaps"},
         {"parts": 9},
-        {"shown": ["no-such-key"]},
+        {"shown": ["../no-such-key"]},
         {"outliers": ["no-such-key"]},
         {"suggestion": {"cluster": 1, "answer": GOOD | {"panel_type": "<script>"}}},
         {"surprise": 1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from biomedica.cluster import split_cluster
-from biomedica.errors import ConfigError
+from biomedica.errors import BiomedicaError
 from biomedica.explore.desk import Desk, Shown
 from biomedica.explore.session import Person, TheDesk, Voter, known_person, render
 from biomedica.explore.suggest import Suggestion
@@ -20,6 +21,9 @@ from biomedica.taxonomy import Taxonomy
 from biomedica.votes import Event, Expert, answer_from_json, answer_to_json
 
 router = APIRouter()
+
+_KEY = re.compile(r"[\w.-]+")
+"""What a sample's key can look like."""
 
 Id = Annotated[str, Field(max_length=120)]
 EventId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
@@ -229,11 +233,13 @@ def skip(body: SaidBody, person: Voter, desk: TheDesk) -> dict[str, Any]:
 def undo(body: UndoBody, person: Voter, desk: TheDesk) -> dict[str, Any]:
     """Take the expert's last answer back, and show that cluster with it again."""
     done_before = desk.store.find_event(body.event)  # a repeated post takes nothing more back
-    votes = desk.store.last_votes(person.id)
-    open_votes = [each for each in votes if each.cluster in desk.sizes()]
-    last = done_before or next(iter(open_votes), None)
+    last = done_before or next(iter(desk.store.last_votes(person.id)), None)
     if last is None:
-        raise ProblemError("there is nothing to take back" + ("; a split stays" if votes else ""))
+        raise ProblemError("there is nothing to take back")
+    if done_before is None and last.cluster not in desk.sizes():
+        was_split = bool(desk.clusters()[last.cluster].children)
+        why = "was split: a split stays" if was_split else "has no images any more"
+        raise ProblemError(f"your last answer stays: cluster {last.cluster} {why}")
     event = Event(event=body.event, expert=person.id, cluster=last.cluster, kind="undo", payload={})
     desk.store.record(event)
     taken = desk.store.newest(person.id, last.cluster)
@@ -260,11 +266,9 @@ def _check_cluster(desk: Desk, body: SaidBody) -> None:
 
 
 def _check_vote(desk: Desk, body: VoteBody) -> None:
-    known = desk.keys(body.cluster)
-    retired = bool(desk.clusters()[body.cluster].children)
-    strange = {*body.shown, *body.outliers} - known
-    if strange and not retired:
-        raise ProblemError(f"{sorted(strange)[0]!r} is no image of cluster {body.cluster}")
+    for each in (*body.shown, *body.outliers):
+        if not _KEY.fullmatch(each):
+            raise ProblemError(f"{each!r} is no key of an image")
     if not set(body.outliers) <= set(body.shown):
         raise ProblemError("an outlier was not among the images shown")
     if body.verdict == "answered":
@@ -289,12 +293,17 @@ def check_answer(taxonomy: Taxonomy, answer: Answer) -> None:
 
 
 def _vote_payload(desk: Desk, body: VoteBody) -> dict[str, Any]:
+    """What is stored. Images that stand for the cluster no more (the archive was compacted, or clustered
+    again, while the page was open) are left out."""
     answer = body.answer.answer() if body.verdict == "answered" else Answer()
+    known = desk.keys(body.cluster)
+    if desk.clusters()[body.cluster].children:
+        known |= set(body.shown)
     return {
         "verdict": body.verdict,
         "answer": answer_to_json(answer),
-        "outliers": body.outliers,
-        "shown": body.shown,
+        "outliers": [each for each in body.outliers if each in known],
+        "shown": [each for each in body.shown if each in known],
         "suggestions": None if body.suggestion is None else body.suggestion.model_dump(),
         "seconds": round(body.seconds, 1),
         "taxonomy": desk.taxonomy.version,
@@ -305,19 +314,36 @@ def _vote_payload(desk: Desk, body: VoteBody) -> dict[str, Any]:
 def _split(desk: Desk, person: Expert, body: VoteBody) -> str:
     """Cut the cluster and note it; what to tell the expert. The split of a repeated post is the same one."""
     assert body.parts is not None
+    if (reason := _whole_because(desk, person, body.cluster)) is not None:
+        return f"Saved as mixed, but not split: {reason}"
     try:
         children = split_cluster(desk.archive, desk.name, body.cluster, body.parts)
-    except ConfigError as error:
+    except BiomedicaError as error:
         return f"Saved as mixed, but not split: {error}"
     event = Event(
         event=str(uuid.uuid5(uuid.UUID(body.event), "split")),
         expert=person.id,
         cluster=body.cluster,
         kind="split",
-        payload={"parts": body.parts, "children": list(children), "model": desk.model},
+        payload={"parts": len(children), "children": list(children), "model": desk.model},
     )
     desk.store.record(event)
     return f"Cluster {body.cluster} is now {len(children)} clusters; they come up like the others."
+
+
+def _whole_because(desk: Desk, person: Expert, cluster: int) -> str | None:
+    """Why one expert must not split a cluster: a split ends all that was said of it. None: they may."""
+    if desk.clusters()[cluster].children:
+        return None  # it is done
+    if any(each.cluster == cluster for each in desk.store.adjudications()):
+        return "an adjudicator has decided on this cluster"
+    answered = sum(
+        vote.cluster == cluster and vote.expert != person.id and vote.verdict == "answered"
+        for vote in desk.store.current_votes()
+    )
+    if answered >= desk.store.round.answers:
+        return "it has all the answers that are wanted already"
+    return None
 
 
 def _next(desk: Desk, person: Expert, wants_suggestions: bool) -> dict[str, Any]:
