@@ -120,7 +120,7 @@ async function send(path, body, isKept = false) {
     return found;
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    if (isKept) keep.remove(OUTBOX);
+    if (isKept && error.status !== 403) keep.remove(OUTBOX); // the personal link can be opened again
     if (error.status === 409) {
       say(error.message);
       keep.remove(draftName(body.cluster));
@@ -281,8 +281,10 @@ async function start() {
   const left = keep.read(OUTBOX); // the page was closed before the server had it
   const found = left ? await send(left.path, left.body, true) : null;
   if (left && found) keep.remove(draftName(left.body.cluster));
+  const refused = left && !found ? find("#problems").textContent : "";
   const first = found ?? (await send("/api/next", {}));
   if (first) show(first);
+  if (first && refused) say(`Your last answer was not stored. ${refused}`, true);
 }
 
 // Words for screen readers alone.

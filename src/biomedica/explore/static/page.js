@@ -37,10 +37,12 @@ export async function post(path, body, waiting = () => {}) {
         waiting(false);
         return found;
       }
-    } else if (response && response.status < 500) {
-      const said = await response.json().catch(() => ({}));
-      waiting(false);
-      throw new Refused(response.status, said.problems ?? [`the server answers ${response.status}`]);
+    } else if (response && (response.status < 500 || response.status === 503)) {
+      const said = await response.json().catch(() => null); // a proxy without its server has no problems to tell
+      if (response.status < 500 || said?.problems) {
+        waiting(false);
+        throw new Refused(response.status, said?.problems ?? [`the server answers ${response.status}`]);
+      }
     } else if (response?.status === 500 && ++failures === 4) {
       waiting(false);
       throw new Refused(500, ["the server failed at this; tell the person who runs the round"]);
