@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from biomedica.votes import (
     choose,
     export_events,
     import_events,
+    num_left,
 )
 
 ROUND = Round(clustering="default", model="a" * 64, taxonomy="1", answers=3)
@@ -166,6 +168,21 @@ def test_decisions_and_their_withdrawal(store: VoteStore) -> None:
     assert [store.next_cluster(each, {4: 1}) for each in (1, 2, 3)] == [4, 4, 4]  # nobody holds it
 
 
+def test_the_later_word_counts_wherever_it_was_stored_first(store: VoteStore) -> None:
+    """What comes in from another machine late, and was said early, overrules nothing."""
+    judge = store.add_expert("Dee", "adjudicator").id
+    early = "2025-12-31T10:00:00+00:00"
+    store.record(said(1, 4, verdict="ambiguous"))
+    store.record(replace(said(1, 4), at=early))
+    assert [each.verdict for each in store.current_votes()] == ["ambiguous"]
+    store.record(said(judge, 4, "adjudicate", reason="late"))
+    store.record(replace(said(judge, 4, "adjudicate", reason="early"), at=early))
+    assert [each.reason for each in store.adjudications()] == ["late"]
+    store.record(replace(said(2, 5), at="2099-01-01T00:00:00+00:00"))  # a clock that is wrong
+    store.record(said(2, 5, "undo"))
+    assert [each.cluster for each in store.current_votes()] == [4]
+
+
 def test_audits(store: VoteStore) -> None:
     """An auditor's last word on an image and concept counts; taken back, none does."""
 
@@ -203,8 +220,24 @@ def test_names(store: VoteStore) -> None:
     assert [each.name for each in store.experts()] == ["Ada", "Ben", "Cy"]
     with pytest.raises(ConfigError, match="is expert of this round"):
         store.add_expert("Ada", "adjudicator")
-    with pytest.raises(ConfigError, match="no name"):
-        store.add_expert("  ")
+    for name in ("  ", "A\u200bda", "Ada\x07", "\ud800"):
+        with pytest.raises(ConfigError, match="no name"):
+            store.add_expert(name)
+    assert store.add_expert("Zoe\u0301").id == store.add_expert("Zo\u00e9").id
+
+
+def test_progress_does_not_tell_a_gold_cluster(store: VoteStore) -> None:
+    """A gold cluster with all its answers is left like any other while it is in front of the expert."""
+    standing = Standing(
+        expert=1,
+        wanted=3,
+        answers={0: 3, 1: 3},
+        voted=frozenset(),
+        skipped={},
+        held=0,
+        gold=frozenset({0, 1}),
+    )
+    assert num_left(standing, {0: 9, 1: 9, 2: 9}) == 2
 
 
 SIZES = {0: 5, 1: 50, 2: 20, 3: 20}
@@ -379,6 +412,41 @@ def test_export_and_import(store: VoteStore, tmp_path: Path) -> None:
         import_events([lines[0], "{"], tmp_path / "bad.sqlite")
     with pytest.raises(ConfigError, match="no round"):
         import_events(lines[1:], tmp_path / "bad.sqlite")
+
+
+def test_an_import_is_whole_or_nothing(store: VoteStore, tmp_path: Path) -> None:
+    """A line that is wrong stores nothing, and a round that stands keeps what it wants."""
+    store.record(said(1, 1))
+    lines = list(export_events(store))
+    event = json.loads(lines[-1])
+    another = event | {"event": str(uuid.uuid4())}
+    copy = tmp_path / "copy.sqlite"
+    import_events(lines, copy)
+    for wrong in (
+        {"type": "round", "x": 1},
+        {"type": ["round"]},
+        another | {"event": 17},
+        another | {"cluster": 2**70},
+        another | {"cluster": True},
+        another | {"expert": 99},
+        another | {"kind": "wish"},
+        another | {"at": "yesterday"},
+        another | {"at": "2026-01-01T00:00:00"},
+        another | {"payload": {"verdict": "answered", "answer": 3}},
+        another | {"payload": {"verdict": "answered", "outliers": "k"}},
+        {"type": "gold", "cluster": 1, "answer": {"global_concepts": [1]}},
+        {"type": "expert", "id": 1, "name": "Ada", "role": "king", "created": ""},
+        json.loads(lines[0]),
+    ):
+        with pytest.raises(ConfigError):
+            import_events([*lines, json.dumps(another), json.dumps(wrong)], copy)
+    fewer = json.dumps(json.loads(lines[0]) | {"answers": 1})
+    assert import_events([fewer, *lines[1:]], copy) == 0
+    with pytest.raises(ConfigError, match="another clustering"):
+        import_events(lines, copy, clustering="other")
+    with VoteStore.open(copy) as found:
+        assert found.round == store.round
+        assert [each for _, each in found.events()] == [each for _, each in store.events()]
 
 
 def test_many_processes_make_and_write_one_file(tmp_path: Path) -> None:

@@ -303,12 +303,14 @@ def import_votes(
     target = Archive(archive)
     target.info()
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # words may hold other separators
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: {error}") from None
-    if model_digest(target, name) not in (lines[0] if lines else ""):
-        raise ConfigError(f"{file} holds votes on another clustering than {name!r} of {archive}")
-    count = import_events(lines, votes_path(target, name))
+    model = model_digest(target, name)
+    try:
+        count = import_events(lines, votes_path(target, name), clustering=name, model=model)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
     if common.json:
         print_json({"new": count})
     else:

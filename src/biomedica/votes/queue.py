@@ -62,11 +62,15 @@ def choose(standing: Standing, sizes: Mapping[int, int]) -> int | None:
 
 
 def num_left(standing: Standing, sizes: Mapping[int, int]) -> int:
-    """Clusters that want an answer that the expert could give, whoever has them in front of them."""
+    """Clusters that want an answer that the expert could give, whoever has them in front of them.
+
+    The one that the expert holds is among them, also a gold one that has its answers: the number must not
+    tell it from others.
+    """
     return sum(
         sizes[each] > 0
         and each not in standing.voted
-        and standing.answers.get(each, 0) < standing.wanted
+        and (each == standing.held or standing.answers.get(each, 0) < standing.wanted)
         for each in sizes
     )
 

@@ -151,7 +151,7 @@ def check_event(event: Event) -> None:
     check_uuid(event.event)
     if event.kind not in KINDS:
         raise ConfigError(f"{event.kind!r} is no kind of event; {', '.join(KINDS)} would do")
-    if event.cluster < 0:
+    if not 0 <= event.cluster < 2**31:
         raise ConfigError(f"{event.cluster} is no cluster")
     if event.kind in ("vote", "adjudicate") and event.payload.get("verdict") not in VERDICTS:
         raise ConfigError(

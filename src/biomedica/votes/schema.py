@@ -155,4 +155,5 @@ def settlement_of(row: sqlite3.Row) -> Settlement:
 def audit_of(row: sqlite3.Row) -> Audit:
     found = dict(row)
     del found["id"]
+    found.pop("moment", None)
     return replace(Audit(**found), seconds=float(row["seconds"]))

@@ -6,6 +6,8 @@ import json
 import queue as queues
 import sqlite3
 import statistics
+import threading
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -48,8 +50,11 @@ from biomedica.votes.schema import (
 
 _COUNTING = "('vote', 'skip', 'undo')"
 
+_WHEN = "(at || printf('%019d', id))"
+"""Sorts by time, then by number: what came from another machine has a later number, not a later time."""
+
 _LAST = f"""
-SELECT max(id) AS id, expert, cluster, kind, at, payload FROM events
+SELECT max({_WHEN}) AS moment, id, expert, cluster, kind, at, payload FROM events
 WHERE kind IN {_COUNTING} GROUP BY expert, cluster
 """
 """Each expert's last word on each cluster (SQLite takes the other columns from the row of the maximum)."""
@@ -65,6 +70,10 @@ def votes_path(archive: Archive, name: str) -> Path:
     return archive.root / "votes" / f"{name}.sqlite"
 
 
+def _plain(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).split())
+
+
 class VoteStore:
     """A votes file that is open. Threads and processes may share it; close it, or use it with `with`."""
 
@@ -72,6 +81,7 @@ class VoteStore:
         """Use `open`."""
         self.path = path
         self._clock = clock
+        self._open = threading.local()
         self._idle: queues.SimpleQueue[sqlite3.Connection] = queues.SimpleQueue()
 
     @classmethod
@@ -137,8 +147,22 @@ class VoteStore:
         self._idle.put(found)
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that this thread stores within is one transaction: an exception stores nothing of it."""
+        with self._transaction(writes=True) as connection:
+            self._open.connection = connection
+            try:
+                yield
+            finally:
+                self._open.connection = None
+
+    @contextmanager
     def _transaction(self, writes: bool = False) -> Iterator[sqlite3.Connection]:
         """All or nothing; on the disk when it ends."""
+        within: sqlite3.Connection | None = getattr(self._open, "connection", None)
+        if within is not None:
+            yield within
+            return
         with self._connection() as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -158,7 +182,7 @@ class VoteStore:
                     raise ConfigError(f"{self.path} is no votes file: it is empty")
                 create(connection, wanted)
             elif wanted is not None:
-                self._check_round(read_round(connection), wanted)
+                self.check_round(read_round(connection), wanted)
                 set_meta(connection, answers=str(wanted.answers))
             connection.execute("COMMIT")
 
@@ -175,7 +199,8 @@ class VoteStore:
             )
         return version
 
-    def _check_round(self, found: Round, wanted: Round) -> None:
+    def check_round(self, found: Round, wanted: Round) -> None:
+        """Raises `ConfigError` where two rounds are not of the same clusters."""
         for what in ("clustering", "model"):
             if getattr(found, what) != getattr(wanted, what):
                 raise ConfigError(
@@ -200,20 +225,23 @@ class VoteStore:
     def add_expert(self, name: str, role: str = "expert") -> Expert:
         """Add a person; somebody of that name is returned as they are.
 
-        Raises `ConfigError` for a name that is empty or over 80 characters, for an unknown role, and
-        where the name has the other role.
+        Names are compared in Unicode's form NFKC. Raises `ConfigError` for a name that is empty, over 80
+        characters or has one that does not show, for an unknown role, and where the name has the other
+        role.
         """
-        name = " ".join(name.split())
-        if not name or len(name) > 80:
-            raise ConfigError(f"{name!r} is no name; 1 to 80 characters would do")
+        name = _plain(name)
+        if not name or len(name) > 80 or any(unicodedata.category(c)[0] == "C" for c in name):
+            raise ConfigError(f"{name!r} is no name; 1 to 80 characters that show would do")
         if role not in ROLES:
             raise ConfigError(f"unknown role {role!r}; {' or '.join(ROLES)} would do")
         with self._transaction(writes=True) as connection:
-            connection.execute(
-                "INSERT INTO experts (name, role, created) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (name, role, self._now()),
-            )
-            row = connection.execute("SELECT * FROM experts WHERE name = ?", (name,)).fetchone()
+            rows = connection.execute("SELECT * FROM experts ORDER BY id").fetchall()
+            row = next((each for each in rows if _plain(each["name"]) == name), None)
+            if row is None:
+                row = connection.execute(
+                    "INSERT INTO experts (name, role, created) VALUES (?, ?, ?) RETURNING *",
+                    (name, role, self._now()),
+                ).fetchone()
         if row["role"] != role:
             raise ConfigError(f"{name!r} is {row['role']} of this round; choose another name")
         return Expert(**dict(row))
@@ -252,7 +280,7 @@ class VoteStore:
                 "INSERT INTO events (event, at, expert, cluster, kind, payload) VALUES (?,?,?,?,?,?)",
                 (
                     event.event,
-                    event.at or self._now(),
+                    event.at or self._now_after(connection, event),
                     event.expert,
                     event.cluster,
                     event.kind,
@@ -261,6 +289,14 @@ class VoteStore:
             )
             self._move_lease(connection, event)
         return True
+
+    def _now_after(self, connection: sqlite3.Connection, event: Event) -> str:
+        """Now, but not before what the expert said of the cluster so far, should a clock be wrong."""
+        row = connection.execute(
+            "SELECT ifnull(max(at), '') FROM events WHERE expert = ? AND cluster = ?",
+            (event.expert, event.cluster),
+        ).fetchone()
+        return max(self._now(), str(row[0]))
 
     def _move_lease(self, connection: sqlite3.Connection, event: Event) -> None:
         """What was answered is handed back; what was taken back is handed out again at once."""
@@ -310,8 +346,8 @@ class VoteStore:
         """Decisions that count, by cluster: the last one on it, unless it was taken back."""
         with self._transaction() as connection:
             rows = connection.execute(
-                "SELECT max(events.id) AS id, expert, cluster, kind, at, payload FROM events "
-                "JOIN experts ON experts.id = expert WHERE kind = 'adjudicate' "
+                "SELECT max(at || printf('%019d', events.id)), expert, cluster, kind, at, payload "
+                "FROM events JOIN experts ON experts.id = expert WHERE kind = 'adjudicate' "
                 "OR (kind = 'undo' AND role = 'adjudicator') "
                 "GROUP BY cluster HAVING kind = 'adjudicate' ORDER BY cluster"
             ).fetchall()
@@ -322,7 +358,7 @@ class VoteStore:
         with self._transaction() as connection:
             rows = connection.execute(
                 f"SELECT *, '' AS event FROM ({_LAST}) WHERE expert = ? AND kind IN ('vote', 'skip') "
-                "ORDER BY id DESC",
+                "ORDER BY moment DESC",
                 (expert,),
             ).fetchall()
         return [event_of(row) for row in rows]
@@ -340,7 +376,7 @@ class VoteStore:
     def _one_event(self, where: str, *values: object) -> Event | None:
         with self._transaction() as connection:
             row = connection.execute(
-                f"SELECT * FROM events WHERE {where} ORDER BY id DESC LIMIT 1", values
+                f"SELECT * FROM events WHERE {where} ORDER BY {_WHEN} DESC LIMIT 1", values
             ).fetchone()
         return None if row is None else event_of(row)
 
@@ -434,9 +470,9 @@ class VoteStore:
         and a concept, unless it was taken back. run   of these labels alone"""
         with self._transaction() as connection:
             rows = connection.execute(
-                "SELECT max(id) AS id, event, at, expert, run, key, concept, answer, seconds FROM audits "
-                "WHERE ?1 IS NULL OR run = ?1 GROUP BY expert, run, key, concept "
-                "HAVING answer != 'undo' ORDER BY id",
+                f"SELECT max({_WHEN}) AS moment, id, event, at, expert, run, key, concept, answer, seconds "
+                "FROM audits WHERE ?1 IS NULL OR run = ?1 GROUP BY expert, run, key, concept "
+                "HAVING answer != 'undo' ORDER BY moment",
                 (run,),
             ).fetchall()
         return [audit_of(row) for row in rows]
