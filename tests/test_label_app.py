@@ -15,11 +15,13 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
@@ -44,7 +46,7 @@ from biomedica.label import LabelSettings, consensus
 from biomedica.models import Pixels, Preprocessing, Vectors
 from biomedica.records import Answer
 from biomedica.run.engines import open_engine
-from biomedica.taxonomy import load_taxonomy
+from biomedica.taxonomy import SHIPPED, load_taxonomy
 from biomedica.votes import Event, Expert, VoteStore, answer_to_json
 from feature_archives import DIMS, small_archive
 from label_archive import Server, clustered_archive
@@ -454,6 +456,7 @@ def test_foreign_posts(server: LabelServer, ada: Browser) -> None:
         {"Origin": ""},
         {"Origin": server.address.replace("127.0.0.1", "localhost")},
         {"Origin": server.address + "1"},
+        {"Origin": "http://["},
         {"X-CSRF-Token": ""},
         {"X-CSRF-Token": ben.csrf},
     ]
@@ -644,8 +647,10 @@ def test_adjudication(server: LabelServer, ada: Browser, operator: Browser) -> N
     assert page.count('scope="row"') == 8
     assert "labelled, settled" in page
     again = {"event": str(uuid.uuid4()), "cluster": cluster}
-    assert operator.post("/api/adjudicate/undo", again).status_code == 200
-    assert not any(each.is_adjudicated for each in server.app.state.desk.labels())
+    for _ in range(2):
+        assert operator.post("/api/adjudicate/undo", again).json() == {"cluster": cluster}
+        assert not any(each.is_adjudicated for each in server.app.state.desk.labels())
+    again["event"] = str(uuid.uuid4())
     assert operator.post("/api/adjudicate/undo", again).status_code == 422
     assert operator.client.get("/adjudicate/99").status_code == 404
 
@@ -666,7 +671,10 @@ def test_audit(server: LabelServer, archive: Archive, ada: Browser) -> None:
             desk.store.record(event)
     make_labels(archive, desk.store)
     assert ada.client.get("/audit/default").status_code == 200
-    assert ada.client.get("/audit/none").status_code == 422
+    for name in ("none", "%00", "published"):
+        answer = ada.client.get(f"/audit/{name}")
+        assert answer.status_code == 404
+        assert str(archive.root) not in answer.text
     drawn = len(desk.draw("default"))
     found = ada.post("/api/audit/default/next", {}).json()
     seen = []
@@ -683,6 +691,39 @@ def test_audit(server: LabelServer, archive: Archive, ada: Browser) -> None:
     assert len(desk.store.audits("default")) == drawn - 1
     body |= {"event": str(uuid.uuid4()), "key": "other"}
     assert ada.post("/api/audit/default", body).status_code == 422
+
+
+def test_audit_of_what_is_left(server: LabelServer, archive: Archive, ada: Browser) -> None:
+    """Images that a compaction removed are passed over; so are clusters that the expert has yet to answer."""
+    desk = server.app.state.desk
+    cy = desk.store.add_expert("Cy").id
+    VoteStore.open(desk.store.path, replace(desk.store.round, answers=3)).close()
+    for cluster in desk.sizes():
+        payload = {"verdict": "answered", "answer": GOOD, "seconds": 1}
+        for expert in (2, 3, cy):
+            if (expert, cluster) != (2, 0):
+                event = Event(
+                    event=str(uuid.uuid4()),
+                    expert=expert,
+                    cluster=cluster,
+                    kind="vote",
+                    payload=payload,
+                )
+                desk.store.record(event)
+    make_labels(archive, desk.store)
+    draw = desk.draw("default")
+    assert 0 in {each.cluster for each in draw}
+    others = [each for each in draw if each.cluster != 0]
+    progress = ada.post("/api/audit/default/next", {}).json()["progress"]
+    assert progress["num_drawn"] == len(others)
+    gone = others[0]
+    path = next((archive.root / "figures").rglob(f"{gone.shard}.parquet"))
+    table = pq.read_table(path)
+    pq.write_table(table.filter(pc.not_equal(table["key"], gone.key)), path)
+    found = ada.post("/api/audit/default/next", {}).json()
+    lost = sum(each.key == gone.key for each in others)
+    assert found["progress"]["num_drawn"] == len(others) - lost
+    assert found["image"]["key"] != gone.key
 
 
 def make_labels(archive: Archive, store: VoteStore) -> None:
@@ -718,9 +759,28 @@ def test_opening(archive: Archive, tmp_path: Path) -> None:
         known = {1: Answer(panel_type="single", global_concepts=("maps",))}
         assert store_of(server).gold() == known
         assert [each.expert.name for each in server.invitations()] == ["Operator"]
+    split_cluster(archive, "default", 1)
+    with open_server(archive, "default", settings, gold=gold, host="LocalHost", port=0) as server:
+        assert store_of(server).gold() == {}
+        for host in (server.address.removeprefix("http://"), "LocalHost"):
+            client = TestClient(server.app, base_url=server.address)
+            assert client.get("/", headers={"Host": host}).status_code == 200
     for wrong in ({"answers": 0}, {"address": "label.example.org"}, {"lease_minutes": 0.0}):
         with pytest.raises(ConfigError, match="would do"):
             LabelPageSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_another_taxonomy_in_a_running_round(archive: Archive, tmp_path: Path) -> None:
+    """The server does not open on votes that its taxonomy can't read, and says what would do."""
+    settings = LabelPageSettings()
+    with open_server(archive, "default", settings, experts=["Ada"], port=0) as server:
+        Browser(server, "Ada").vote(0)
+    other = tmp_path / "taxonomy.toml"
+    other.write_text(
+        SHIPPED.read_text().replace('"bar-plot"', '"bars"').replace(".bar-plot]", ".bars]")
+    )
+    with pytest.raises(ConfigError, match=r"no concept 'bar-plot'.*--taxonomy FILE"):
+        open_server(archive, "default", settings, taxonomy=other, port=0)
 
 
 def test_a_public_address(archive: Archive) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from biomedica.label import AuditSettings, LabelSettings
 from biomedica.records import Answer
 from biomedica.taxonomy import Taxonomy, load_taxonomy
 from biomedica.votes import Expert, Round, VoteStore, answer_from_json, votes_path
+
+log = logging.getLogger(__name__)
 
 OPERATOR = "Operator"
 """The adjudicator that every round has."""
@@ -191,6 +194,7 @@ def open_server(
     listener = _listen(host, port, settings)
     try:
         store = VoteStore.open(votes_path(archive, name), wanted)
+        _check_votes(store, tree)
         links = Links.open(votes_path(archive, name).with_suffix(".secret"))
         store.add_expert(OPERATOR, "adjudicator")
         for each in experts:
@@ -206,12 +210,25 @@ def open_server(
         tree,
         links,
         settings,
-        hosts=(*_LOCAL, host),
+        hosts=(*_LOCAL, host.lower(), listener.getsockname()[0]),
         label_settings=label_settings,
         audit_settings=audit_settings,
     )
     app.state.desk.words = words
     return LabelServer(app, app.state.desk, listener)
+
+
+def _check_votes(store: VoteStore, taxonomy: Taxonomy) -> None:
+    """Raises `ConfigError` where what was said so far does not fit the taxonomy."""
+    answers = {each.answer for each in store.current_votes()}
+    answers |= {each.answer for each in store.adjudications()} | set(store.gold().values())
+    for answer in sorted(answers, key=repr):
+        if wrong := taxonomy.check(answer):
+            raise ConfigError(
+                f"{store.path} holds answers that do not fit taxonomy {taxonomy.version} "
+                f"({'; '.join(wrong)}); the round began with {store.round.taxonomy}. Go on with the "
+                "taxonomy file that the answers were given in: --taxonomy FILE"
+            )
 
 
 def _listen(host: str, port: int, settings: LabelPageSettings) -> socket.socket:
@@ -233,7 +250,8 @@ def read_gold(path: Path, taxonomy: Taxonomy, archive: Archive, name: str) -> Ma
     """Known answers by cluster, from JSON such as
     `{"17": {"panel_type": "single", "global_concepts": ["maps"]}}`.
 
-    Raises `ConfigError` for a cluster that is not there and an answer that contradicts itself.
+    Clusters that were split since are passed over, with a warning. Raises `ConfigError` for a cluster
+    that was never there and an answer that contradicts itself.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -244,10 +262,13 @@ def read_gold(path: Path, taxonomy: Taxonomy, archive: Archive, name: str) -> Ma
         raise ConfigError(
             f'{path} is no gold file ({error}); {{"17": {{"panel_type": "single"}}}} would do'
         ) from None
-    clusters = {each.id for each in read_clusters(archive, name) if not each.children}
+    clusters = {each.id: each for each in read_clusters(archive, name)}
     for cluster, answer in answers.items():
         if cluster not in clusters:
-            raise ConfigError(f"{path}: clustering {name!r} has no cluster {cluster} (any more)")
+            raise ConfigError(f"{path}: clustering {name!r} has no cluster {cluster}")
         if wrong := taxonomy.check(answer):
             raise ConfigError(f"{path}: cluster {cluster}: {'; '.join(wrong)}")
-    return answers
+    split = {cluster for cluster in answers if clusters[cluster].children}
+    for cluster in sorted(split):
+        log.warning("%s: cluster %d was split; it is no gold cluster any more", path, cluster)
+    return {cluster: answer for cluster, answer in answers.items() if cluster not in split}

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 
 from biomedica.errors import ArchiveError
 from biomedica.explore.desk import Desk, Shown
 from biomedica.explore.labelling import EventId, Id, ProblemError, Seconds, Strict, image_json
 from biomedica.explore.session import Person, TheDesk, render
-from biomedica.label import AuditImage
+from biomedica.label import AuditImage, names
 from biomedica.votes import Audit, Expert
 
 router = APIRouter()
@@ -39,7 +39,8 @@ class TakeBackBody(Strict):
 @router.get("/audit/{run}")
 def audit_page(run: str, person: Person, desk: TheDesk) -> Response:
     """The page; images come by script."""
-    desk.draw(run)  # raises where there is no such run
+    _check_run(desk, run)
+    desk.draw(run)
     return render("audit.html.j2", person=person, csrf=desk.links.csrf(person), run=run)
 
 
@@ -52,7 +53,7 @@ def next_image(run: str, person: Person, desk: TheDesk) -> dict[str, Any]:
 @router.post("/api/audit/{run}")
 def check(run: str, body: CheckBody, person: Person, desk: TheDesk) -> dict[str, Any]:
     """Store an answer."""
-    if all((each.key, each.concept) != (body.key, body.concept) for each in desk.draw(run)):
+    if all((each.key, each.concept) != (body.key, body.concept) for each in _draw(desk, run)):
         raise ProblemError("that image is not in this audit")
     desk.store.record_audit(
         Audit(
@@ -71,7 +72,7 @@ def check(run: str, body: CheckBody, person: Person, desk: TheDesk) -> dict[str,
 @router.post("/api/audit/{run}/undo")
 def undo(run: str, body: TakeBackBody, person: Person, desk: TheDesk) -> dict[str, Any]:
     """Take the auditor's last answer back, and show its image again."""
-    drawn = {(each.key, each.concept): each for each in desk.draw(run)}
+    drawn = {(each.key, each.concept): each for each in _draw(desk, run)}
     for each in desk.store.all_audits():
         if each.event == body.event:  # a repeated post takes nothing more back
             return _next(desk, run, person, drawn.get((each.key, each.concept)))
@@ -94,21 +95,41 @@ def undo(run: str, body: TakeBackBody, person: Person, desk: TheDesk) -> dict[st
     return _next(desk, run, person, drawn[last.key, last.concept])
 
 
+def _draw(desk: Desk, run: str) -> Sequence[AuditImage]:
+    _check_run(desk, run)
+    return desk.draw(run)
+
+
+def _check_run(desk: Desk, run: str) -> None:
+    if run not in names(desk.archive):
+        raise HTTPException(404, "there are no labels of that name")
+
+
 def _next(desk: Desk, run: str, person: Expert, first: AuditImage | None = None) -> dict[str, Any]:
     withdrawn = desk.pictures.withdrawn()
-    draw = [each for each in desk.draw(run) if (each.key, each.shard) not in withdrawn]
+    _check_run(desk, run)
+    draw = [each for each in desk.present(run) if (each.key, each.shard) not in withdrawn]
+    if (
+        person.role == "expert"
+    ):  # what others made of a cluster is not for those who have yet to vote
+        still_open = desk.open_clusters(person.id)
+        draw = [each for each in draw if each.cluster not in still_open]
     audits = desk.store.audits(run)
     mine = {(each.key, each.concept) for each in audits if each.expert == person.id}
     answered = Counter((each.key, each.concept) for each in audits if each.expert != person.id)
     left = [each for each in draw if (each.key, each.concept) not in mine]
+    if first not in draw:
+        first = None
     found = first or min(left, key=order(draw, answered, person), default=None)
     done = sum((each.key, each.concept) in mine for each in draw)
     progress = {"num_done": done, "num_drawn": len(draw), "num_left": len(left)}
     if found is None:
         return {"image": None, "progress": progress}
     facts = desk.pictures.facts([(found.key, found.shard)]).get(found.key)
-    if facts is None:
-        raise ArchiveError(f"sample {found.key} of the audit is not in {found.shard} any more")
+    if facts is None:  # within this request
+        raise ArchiveError(
+            f"sample {found.key} was removed from {found.shard}; load the page again"
+        )
     concept = desk.taxonomy.concepts[found.concept]
     return {
         "image": image_json(Shown(facts=facts, kind="")),

@@ -197,7 +197,7 @@ def dashboard(person: Adjudicator, desk: TheDesk, request: Request) -> Response:
         outvoted=outvoted[:_LISTED],
         num_waiting=len(waiting),
         num_outvoted=len(outvoted),
-        settled=desk.store.adjudications(),
+        settled=[each for each in desk.store.adjudications() if each.cluster in sizes],
         runs=_runs(desk),
         estimate=show_estimate,
     )
@@ -453,7 +453,8 @@ class WithdrawBody(Strict):
 @router.post("/api/adjudicate/undo")
 def take_back(body: WithdrawBody, person: Adjudicator, desk: TheDesk) -> dict[str, Any]:
     """Take the decision on a cluster back: the votes decide again."""
-    if all(each.cluster != body.cluster for each in desk.store.adjudications()):
+    is_repeated = desk.store.find_event(body.event) is not None
+    if not is_repeated and all(each.cluster != body.cluster for each in desk.store.adjudications()):
         raise ProblemError(f"no decision on cluster {body.cluster} stands")
     event = Event(event=body.event, expert=person.id, cluster=body.cluster, kind="undo", payload={})
     desk.store.record(event)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from biomedica.agreement import AgreementReport, agreement_report
 from biomedica.archive import Archive
 from biomedica.cluster import ClusterInfo, Member, read_clusters
 from biomedica.cluster.model import Model, folder_of, load_model, read_all_members
+from biomedica.errors import BiomedicaError
 from biomedica.explore.links import Links
 from biomedica.explore.pictures import Facts, Pictures
 from biomedica.explore.settings import LabelPageSettings
@@ -152,6 +154,31 @@ class Desk:
 
         return self._once(f"draw {run}", state, make)
 
+    def present(self, run: str) -> Sequence[AuditImage]:
+        """Those of the draw that the archive still holds: it may have been compacted since."""
+        draw = self.draw(run)
+        shards = sorted({each.shard for each in draw})
+
+        def make() -> list[AuditImage]:
+            keys = {shard: self.pictures.keys(shard) for shard in shards}
+            return [each for each in draw if each.key in keys[each.shard]]
+
+        labels = labels_path(self.archive, run).stat().st_mtime_ns
+        return self._once(f"present {run}", (labels, self.pictures.changed(shards)), make)
+
+    def open_clusters(self, expert: int) -> set[int]:
+        """Clusters that may still come to an expert: they have not voted, and answers are wanted."""
+
+        def make() -> set[tuple[int, int]]:
+            return {(each.cluster, each.expert) for each in self.store.current_votes()}
+
+        votes = self._once("who voted", self.store.version()[0], make)
+        answers = Counter(cluster for cluster, _ in votes)
+        wanted = self.store.round.answers
+        return {
+            each for each in self.sizes() if (each, expert) not in votes and answers[each] < wanted
+        }
+
     def labels(self) -> list[ClusterLabel]:
         """What the votes of now say of every cluster in the round."""
         state = (self.store.version(), self._clustering())
@@ -189,7 +216,10 @@ class Desk:
         model = self._once("model", state, make)
         centroids = self._once("centroids", state, model.all_centroids)
         lately = int(time.monotonic() / _SUGGESTION_SECONDS)
-        labels = self._once("labels nearby", (state, lately), self.labels)
+        try:
+            labels = self._once("labels nearby", (state, lately), self.labels)
+        except BiomedicaError:  # votes that were imported meanwhile, of another taxonomy
+            labels = []
         found = nearest_label(cluster, centroids, self.clusters()[cluster].radius, labels)
         if found is None and self.words is not None:
             found = self.words.nearest(centre(model.projection, centroids[cluster]))

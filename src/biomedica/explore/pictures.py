@@ -87,6 +87,24 @@ class Pictures:
             found |= self._of_shard(shard, keys)
         return found
 
+    def changed(self, shards: Iterable[str]) -> tuple[int, ...]:
+        """When each shard was written, in nanoseconds; 0 for those that are not there."""
+        found = []
+        for shard in shards:
+            try:
+                found.append(figures_path(self._archive, shard).stat().st_mtime_ns)
+            except FileNotFoundError:
+                found.append(0)
+        return tuple(found)
+
+    def keys(self, shard: str) -> set[str]:
+        """Keys of all samples of a shard; none where it is not there."""
+        try:
+            column = pq.read_table(figures_path(self._archive, shard), columns=["key"])["key"]
+        except FileNotFoundError:
+            return set()
+        return set(column.to_pylist())
+
     def _of_shard(self, shard: str, keys: list[str]) -> dict[str, Facts]:
         path = figures_path(self._archive, shard)
         try:
