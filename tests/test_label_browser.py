@@ -264,6 +264,26 @@ def test_close_and_resume(
         assert len(store.events()) == len(store.current_votes()) == 2
 
 
+def test_answers_that_the_server_refuses(browser: Browser, server: Server) -> None:
+    """A server that says why it can't is not asked for ever; what a lost cookie held up is sent later."""
+    page = open_page(browser, server, "Ada", [])
+    cluster = cluster_of(page)
+    damaged = {"status": 503, "json": {"problems": ["features are damaged"]}}
+    page.route("**/api/vote", lambda route: route.fulfill(**damaged))
+    press(page, *BAR_PLOT, "Enter")
+    expect(page.locator("#problems")).to_have_text("Features are damaged.")
+    page.unroute("**/api/vote")
+    cookies = page.context.cookies()
+    page.context.clear_cookies()
+    press(page, "Enter")
+    expect(page.locator("#status")).to_contain_text("Open your personal link again")
+    page.context.add_cookies([dict(each) for each in cookies])  # type: ignore[misc]
+    page.reload()
+    page.wait_for_selector(".tile")
+    assert cluster_of(page) != cluster
+    page.context.close()
+
+
 def test_links_from_elsewhere(browser: Browser, server: Server, faults: list[str]) -> None:
     """A link in somebody's mail leads in, though the cookie is a strict one; other sites can't use it."""
     context = browser.new_context()
