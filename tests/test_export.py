@@ -38,7 +38,8 @@ from biomedica.select import parse_recipe, select
 from export_views import figure_rows, split_of, write_labels, write_view
 
 LAYOUTS: tuple[Layout, ...] = ("webdataset", "parquet", "biomedica")
-SMALL = ExportSettings(samples=20)
+GROUPS = ("commercial", "noncommercial", "other")
+SMALL = ExportSettings(samples=20, groups=GROUPS)
 CARD_FILES = {
     "ATTRIBUTION.parquet",
     "CITATION.cff",
@@ -313,7 +314,10 @@ def test_policies_refuse_and_count(archive: Path, tmp_path: Path) -> None:
     assert default.refused["retracted"] == count(lambda row: row["is_retracted"])
     assert sum(default.refused.values()) + default.num_samples == len(rows)
     lenient = ExportSettings(
-        no_derivatives="keep-unchanged", third_party_rights="keep", retracted=True
+        no_derivatives="keep-unchanged",
+        third_party_rights="keep",
+        retracted=True,
+        groups=GROUPS,
     )
     everything = export(Archive(archive), "all", tmp_path / "lenient", "webdataset", lenient)
     changed_nd = count(
@@ -321,6 +325,8 @@ def test_policies_refuse_and_count(archive: Path, tmp_path: Path) -> None:
     )
     assert changed_nd > 0
     assert everything.refused == {"no_derivatives": changed_nd}
+    plain = export(Archive(archive), "all", tmp_path / "plain", "webdataset", ExportSettings())
+    assert plain.refused["group"] == count(lambda row: row["licence_group"] == "other") > 0
     one = ExportSettings(groups=("noncommercial",))
     only = export(Archive(archive), "all", tmp_path / "one", "webdataset", one)
     assert set(only.counts) == {"noncommercial"}
@@ -460,7 +466,7 @@ def stop(done, total):
     if done >= int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
 export(Archive(Path(sys.argv[1])), "labelled", Path(sys.argv[2]), sys.argv[3],
-       ExportSettings(samples=20), on_progress=stop)
+       ExportSettings(samples=20, groups=("commercial", "noncommercial", "other")), on_progress=stop)
 """
 
 
@@ -518,7 +524,7 @@ def test_a_full_disk_is_said_in_words(archive: Path, tmp_path: Path) -> None:
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try: export(Archive(Path(sys.argv[1])), 'all', Path(sys.argv[2]), sys.argv[3],"
-        " ExportSettings(samples=20))\n"
+        " ExportSettings(samples=20, groups=('commercial', 'noncommercial', 'other')))\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     for layout in ("webdataset", "parquet"):

@@ -470,7 +470,7 @@ def test_view_is_replaced_whole(archive: Archive, monkeypatch: pytest.MonkeyPatc
     monkeypatch.undo()
     assert View.open(archive, "made").num_rows == before
     left = {path.name for path in (archive.root / "views").iterdir()}
-    assert left == {".index", "made"}
+    assert left == {".index", ".made.lock", "made"}
 
 
 @pytest.mark.parametrize("change", ["rewritten", "new"])
@@ -713,3 +713,20 @@ def test_caps_by_any_expression(archive: Archive, by: str, most: int, kept: int)
     found, _ = chosen(archive, f'[[cap]]\nname = "c"\nby = "{by}"\nmost = {most}\n')
     assert found.samples == kept
     assert found.steps[0].refused == 60 - kept
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "TRY_CAST((random()::VARCHAR -> '$') AS DOUBLE) < 0.5",
+        "((SELECT max(1)::VARCHAR) -> '$')::VARCHAR::INT = width",
+        "list_filter(keywords, (SELECT 'x') -> true) IS NULL",
+        "published < current_localtimestamp()",
+        "version() = 'x'",
+    ],
+)
+def test_nothing_hides_behind_an_arrow(archive: Archive, where: str) -> None:
+    """JSON's arrow is parsed as a lambda: nothing may stand on its left but a parameter's name."""
+    text = f'[[keep]]\nname = "a"\nwhere = """{where}"""\nwhy = "b"\n'
+    with pytest.raises(ConfigError):
+        select(archive, parse_recipe(text, "made"), "made", dry_run=True)

@@ -501,7 +501,9 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
         writer.stdout.readline()  # it has begun
         time.sleep(source.uniform(0.0, 0.15))
         writer.send_signal(signal.SIGKILL)
-        lines = writer.communicate(timeout=30)[0].split("\n")
+        lines = writer.stdout.read().split("\n")  # `communicate` would lose what was read ahead
+        writer.wait()
+        writer.stdout.close()
         whole = lines[:-1]  # a line that was cut acknowledges nothing
         acknowledged += [line for line in whole if line and not line.startswith("sent:")]
         sent |= {line.removeprefix("sent:") for line in lines if line.startswith("sent:")}

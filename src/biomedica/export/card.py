@@ -102,7 +102,7 @@ def read_labels(archive: Archive, name: str | None) -> Labels | None:
         audit = pq.read_table(path).to_pylist() if path.exists() else []
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ArchiveError(
-            f"label run {name} is not whole: {error}. `biomedica consensus` writes it again"
+            f"label run {name} is not whole: {error}. `biomedica labels make` writes it again"
         ) from None
     return Labels(summary=summary, audit=audit)
 

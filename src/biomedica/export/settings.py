@@ -21,8 +21,9 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 class ExportSettings:
     """Table `[export]`."""
 
-    groups: tuple[str, ...] = ("commercial", "noncommercial", "other")
-    """Licence groups that are exported, each as a configuration of its own."""
+    groups: tuple[str, ...] = ("commercial", "noncommercial")
+    """Licence groups that are exported, each as a configuration of its own. `other` (no Creative Commons
+    licence is stated) only where it is named."""
     no_derivatives: Literal["exclude", "keep-unchanged"] = "exclude"
     """Pictures under an ND licence: left out, or kept where the bytes are the publisher's own."""
     third_party_rights: Literal["exclude", "keep"] = "exclude"

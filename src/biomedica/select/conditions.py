@@ -49,6 +49,16 @@ class Expression:
     """DuckDB's type of its value."""
 
 
+_TAKES_LAMBDA = frozenset(
+    f"{kind}{name}"
+    for kind in ("", "list_", "array_")
+    for name in ("transform", "apply", "filter", "reduce")
+)
+_OF_NOW = frozenset(
+    {"version", "now", "today", "getdate", "transaction_timestamp", "localtime", "localtimestamp"}
+)
+
+
 class Sandbox:
     """A database that holds nothing and reaches nothing. To be closed."""
 
@@ -70,8 +80,9 @@ class Sandbox:
                 "HAVING (function_type = 'macro' OR function_type = 'scalar') AND "
                 "coalesce(bool_and(stability = 'CONSISTENT'), true)"
             ).fetchall()
-            if kind == "scalar" or name.startswith(_MACROS)
+            if (kind == "scalar" or name.startswith(_MACROS)) and not _tells_of_the_machine(name)
         }
+        self._db.execute("SET TimeZone = 'UTC'")  # or what a day is depends on where it is asked
         self._db.execute("SET lock_configuration = true")
 
     def close(self) -> None:
@@ -131,14 +142,17 @@ class Sandbox:
             raise ConfigError(f"{text!r} is more than one expression (no FROM, no `;`, no AS)")
         return tree, node["select_list"][0]
 
-    def _visit(self, node: Any, taken: frozenset[str], names: dict[str, None]) -> None:
+    def _visit(
+        self, node: Any, taken: frozenset[str], names: dict[str, None], takes_lambda: bool = False
+    ) -> None:
         """Check a part of the tree; columns get their full names.
 
-        taken   names that a lambda has given to its parameters
+        taken          names that a lambda has given to its parameters
+        takes_lambda   this is an argument of a function that takes one
         """
         if isinstance(node, list):
             for each in node:
-                self._visit(each, taken, names)
+                self._visit(each, taken, names, takes_lambda)
         elif isinstance(node, dict):
             kind = node.get("class")
             if kind in _REFUSED:
@@ -146,13 +160,20 @@ class Sandbox:
             if kind == "COLUMN_REF":
                 self._name(node, taken, names)
                 return
-            if kind == "FUNCTION":
-                self._check_function(node["function_name"])
-            if kind == "LAMBDA":
+            if kind == "LAMBDA":  # what JSON's arrow looks like too, with anything on its left
+                if not takes_lambda:
+                    raise ConfigError(
+                        "`->` is allowed in list_filter and its like alone; of JSON take json_extract"
+                    )
                 self._visit(node["expr"], taken | set(_parameters(node["lhs"])), names)
                 return
+            if kind == "FUNCTION":
+                self._check_function(node["function_name"])
+                takes_lambda = node["function_name"] in _TAKES_LAMBDA
+            elif kind:
+                takes_lambda = False
             for value in node.values():
-                self._visit(value, taken, names)
+                self._visit(value, taken, names, takes_lambda)
 
     def _name(self, node: dict[str, Any], taken: frozenset[str], names: dict[str, None]) -> None:
         words = node["column_names"]
@@ -179,16 +200,20 @@ class Sandbox:
                 raise ConfigError(f"{what}: {_first_line(error)}") from None
 
 
-def _parameters(node: Any) -> Iterator[str]:
-    if isinstance(node, list):
-        for each in node:
-            yield from _parameters(each)
-    elif isinstance(node, dict):
-        if node.get("class") == "COLUMN_REF":
-            yield node["column_names"][0]
-        else:
-            for value in node.values():
-                yield from _parameters(value)
+def _tells_of_the_machine(name: str) -> bool:
+    """Whether a function's answer depends on when or where it is asked."""
+    return name.startswith(("current_", "getenv", "pg_", "get_current")) or name in _OF_NOW
+
+
+def _parameters(node: dict[str, Any]) -> Iterator[str]:
+    """Names that a lambda gives to its parameters: one, or several in a row."""
+    if node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
+        yield node["column_names"][0]
+    elif node.get("class") == "FUNCTION" and node["function_name"] == "row":
+        for argument in node["arguments"]:
+            yield from _parameters(argument.get("expression", argument))
+    else:
+        raise ConfigError("the left side of `->` is no name of a parameter")
 
 
 def _first_line(error: Exception) -> str:

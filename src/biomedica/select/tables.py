@@ -133,8 +133,11 @@ def find_labels(archive: Archive, name: str | None, digests: Digests) -> LabelRu
         if not known:
             return None
     chosen = name or known[0]
-    again = f"`biomedica labels make {archive.root}` makes them again"
     about = read_summary(archive, chosen)
+    again = (
+        f"`biomedica labels make {archive.root} --name {about.get('clustering')} --run {chosen}` makes "
+        "them again"
+    )
     _check_figures(archive, about.get("figures"), f"labels {chosen!r}", again)
     clustering, model = about.get("clustering"), about.get("model")
     if (

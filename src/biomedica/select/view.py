@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -55,6 +56,12 @@ def write_view(
     """Write a view beside the one that stands, then put it in its place."""
     new, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder.with_name(f".{folder.name}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise ArchiveError(disk_message(folder, error)) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run for the same name waits
         if old.exists() and not folder.exists():
             old.rename(folder)  # an earlier run ended between its two renames
         for leftover in (new, old):
@@ -76,6 +83,8 @@ def write_view(
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         raise ArchiveError(disk_message(folder, error)) from error
+    finally:
+        os.close(lock)
 
 
 @dataclass(frozen=True, kw_only=True)
