@@ -33,6 +33,7 @@ from biomedica.errors import ArchiveError, ConfigError
 from biomedica.export import Exported, ExportSettings, Layout, check_sums, export
 from biomedica.export.choose import Part, Piece
 from biomedica.export.published import FIELDS
+from biomedica.export.takedown import read_takedown
 from biomedica.export.text import code_block, markdown, yaml
 from biomedica.select import parse_recipe, select
 from export_views import figure_rows, split_of, write_labels, write_view
@@ -848,3 +849,27 @@ def test_croissant_is_valid_and_gives_records(
 def test_pictures_open(exported: dict[str, Exported]) -> None:
     for members in samples(exported["webdataset"].folder).values():
         Image.open(io.BytesIO(members["jpg"])).load()
+
+
+def test_the_older_export_comes_back(archive: Path, tmp_path: Path) -> None:
+    """A run that ended between its two renames: the older export is in its place before anything else."""
+    folder = tmp_path / "out"
+    export(Archive(archive), "all", folder, "webdataset", SMALL)
+    folder.rename(tmp_path / ".out.old")
+    found = export(Archive(archive), "all", folder, "webdataset", SMALL)
+    assert found.num_samples > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_takedown_holds_for_later_versions(tmp_path: Path) -> None:
+    """Keys are compared without version and letter case; typing errors are refused."""
+    path = tmp_path / "gone.txt"
+    path.write_text("PMC12-1-Fig1\npmc34\n")
+    found = read_takedown(path)
+    assert found.covers("PMC12", "PMC12-2-fig1", "0" * 64)
+    assert not found.covers("PMC12", "PMC12-2-fig10", "0" * 64)
+    assert found.covers("PMC34", "PMC34-1-x", "0" * 64)
+    for wrong in ("PMC012", "PMC٩٩", "PMC12-Fig1", "12"):
+        path.write_text(wrong)
+        with pytest.raises(ConfigError, match="line 1"):
+            read_takedown(path)

@@ -83,7 +83,9 @@ def croissant(told: Told, files: Mapping[str, tuple[int, str]]) -> bytes:
 
 
 def _licence(code: str) -> str:
-    return LICENCES.get(code, "Terms of the single articles: see ATTRIBUTION.parquet")
+    if code not in LICENCES:
+        return "Terms of the single articles: see ATTRIBUTION.parquet"
+    return f"{code}, in the version that each article states: see ATTRIBUTION.parquet"
 
 
 def _bibtex(told: Told) -> str:

@@ -74,6 +74,7 @@ def export(
     try:
         work.mkdir(parents=True, exist_ok=True)
         with _held(work):
+            _restore(folder)
             names = _taxonomy(archive, source, taxonomy)
             job = _Job(archive, source, policy, layout, settings, work, names)
             found = _finished(folder, job.inputs)
@@ -140,6 +141,13 @@ def _finished(folder: Path, inputs: str) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, ArchiveError):
         return None
     return dict(found) | {"num_reused": found["num_shards"]}
+
+
+def _restore(folder: Path) -> None:
+    """Put the older export back where a run ended between its two renames."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.replace(folder)
 
 
 def _put_in_place(work: Path, folder: Path) -> None:

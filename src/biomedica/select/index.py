@@ -44,6 +44,8 @@ class Shard:
     group: str
     figures: str
     """Digest of its figures file."""
+    articles: str
+    """Digest of its articles file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

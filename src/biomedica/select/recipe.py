@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -156,7 +157,7 @@ def _recipe(content: dict[str, Any], text: str, name: str) -> Recipe:
         name=name,
         about=content.get("about", ""),
         text=text,
-        labels=content.get("labels"),
+        labels=_name_of_labels(content),
         clusters=content.get("clusters"),
         duplicates=bool(content.get("duplicates")),
         rules=rules,
@@ -255,6 +256,13 @@ def _sample(table: dict[str, Any] | None) -> Sampling | None:
     return Sampling(**table)
 
 
+def _name_of_labels(content: dict[str, Any]) -> str | None:
+    name: str | None = content.get("labels")
+    if name == "":
+        raise ConfigError("labels is empty; name a label run, or leave it out")
+    return name
+
+
 def _split(table: dict[str, Any] | None) -> Splitting | None:
     if table is None:
         return None
@@ -264,7 +272,7 @@ def _split(table: dict[str, Any] | None) -> Splitting | None:
     if "train" not in table:
         shares["train"] = 1 - shares["validation"] - shares["test"]
     total = sum(shares.values())
-    if min(shares.values()) < -1e-9 or abs(total - 1) > 1e-9:
+    if not math.isfinite(total) or min(shares.values()) < -1e-9 or abs(total - 1) > 1e-9:
         said = ", ".join(f"{name} {table[name]}" for name in SPLITS if name in table)
         raise ConfigError(
             f"the shares of [split] ({said}) do not come to 1; leave 'train' out to give it the rest"

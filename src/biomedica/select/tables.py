@@ -41,7 +41,12 @@ RANK = "duplicate._rank"
 def finished_shards(archive: Archive) -> list[Shard]:
     """Every finished shard, by name. Raises `ArchiveError` where there is none."""
     found = [
-        Shard(name=name, group=done.group, figures=figures_digest(done))
+        Shard(
+            name=name,
+            group=done.group,
+            figures=figures_digest(done),
+            articles=next((o.sha256 for o in done.outputs if o.path.startswith("articles/")), ""),
+        )
         for name, done in sorted(archive.done().items())
     ]
     if not found:
@@ -98,7 +103,7 @@ def article_source(archive: Archive) -> Source:
             for name, short in zip(names, _short(names), strict=True)
         }
 
-    return Source(state=lambda shard: shard.figures, read=read, workers=2)
+    return Source(state=lambda shard: shard.figures + shard.articles, read=read, workers=2)
 
 
 def _article_names(table: pa.Table) -> pa.Array:
