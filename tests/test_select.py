@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -723,6 +724,7 @@ def test_caps_by_any_expression(archive: Archive, by: str, most: int, kept: int)
         "list_filter(keywords, (SELECT 'x') -> true) IS NULL",
         "published < current_localtimestamp()",
         "version() = 'x'",
+        "age(published::TIMESTAMP) IS NULL",
     ],
 )
 def test_nothing_hides_behind_an_arrow(archive: Archive, where: str) -> None:
@@ -730,3 +732,20 @@ def test_nothing_hides_behind_an_arrow(archive: Archive, where: str) -> None:
     text = f'[[keep]]\nname = "a"\nwhere = """{where}"""\nwhy = "b"\n'
     with pytest.raises(ConfigError):
         select(archive, parse_recipe(text, "made"), "made", dry_run=True)
+
+
+def test_a_day_is_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What day a moment is in does not depend on where the recipe is run."""
+    from biomedica.select.conditions import Sandbox
+
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        sandbox = Sandbox()
+        with sandbox.cursor() as cursor:
+            asked = "SELECT TIMESTAMPTZ '2020-01-01 02:00:00+00'::DATE = DATE '2020-01-01'"
+            assert cursor.execute(asked).fetchone() == (True,)
+        sandbox.close()
+    finally:
+        monkeypatch.undo()
+        time.tzset()

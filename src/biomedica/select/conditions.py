@@ -55,7 +55,16 @@ _TAKES_LAMBDA = frozenset(
     for name in ("transform", "apply", "filter", "reduce")
 )
 _OF_NOW = frozenset(
-    {"version", "now", "today", "getdate", "transaction_timestamp", "localtime", "localtimestamp"}
+    {
+        "age",
+        "version",
+        "now",
+        "today",
+        "getdate",
+        "transaction_timestamp",
+        "localtime",
+        "localtimestamp",
+    }
 )
 
 
@@ -82,7 +91,9 @@ class Sandbox:
             ).fetchall()
             if (kind == "scalar" or name.startswith(_MACROS)) and not _tells_of_the_machine(name)
         }
-        self._db.execute("SET TimeZone = 'UTC'")  # or what a day is depends on where it is asked
+        self._db.execute(
+            "SET GLOBAL TimeZone = 'UTC'"
+        )  # or what a day is depends on where it is asked
         self._db.execute("SET lock_configuration = true")
 
     def close(self) -> None:
@@ -163,7 +174,8 @@ class Sandbox:
             if kind == "LAMBDA":  # what JSON's arrow looks like too, with anything on its left
                 if not takes_lambda:
                     raise ConfigError(
-                        "`->` is allowed in list_filter and its like alone; of JSON take json_extract"
+                        "`->` is not allowed: in list_filter and its like write `lambda x: ...`, of JSON take "
+                        "json_extract"
                     )
                 self._visit(node["expr"], taken | set(_parameters(node["lhs"])), names)
                 return
