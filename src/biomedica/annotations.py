@@ -8,6 +8,7 @@ from typing import Any
 
 from biomedica import cluster, features, label
 from biomedica.archive import Archive
+from biomedica.errors import ArchiveError
 
 _CONCEPTS = 40
 """Rows of a table of concepts."""
@@ -85,9 +86,11 @@ def _views(archive: Archive) -> list[dict[str, Any]]:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    """A small file; None where it is not there or not whole."""
+    """A small file; None where it is not there."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None
-    return content if isinstance(content, dict) else None
+    except ValueError as error:
+        raise ArchiveError(f"{path} is damaged: {error}") from None
+    return dict(content)

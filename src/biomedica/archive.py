@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from biomedica.errors import ArchiveError, ConfigError
-from biomedica.shards import WrittenFile, disk_message, write_arrow, write_file, write_table
+from biomedica.shards import WrittenFile, disk_message, write_arrow, write_json, write_table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 FORMAT_VERSION = 1
@@ -139,7 +139,7 @@ class Archive:
     def write_info(self, info: dict[str, Any]) -> None:
         """Replace `archive.json`."""
         content = {"format_version": FORMAT_VERSION, **info}
-        write_file(self.info_path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+        write_json(self.info_path, content)
 
     @contextmanager
     def lock(self, shared: bool = False) -> Iterator[None]:
@@ -164,8 +164,7 @@ class Archive:
 
     def write_done(self, done: Done) -> None:
         """Record a task as finished: the last thing that is written of it."""
-        data = json.dumps(asdict(done), indent=1, sort_keys=True) + "\n"
-        write_file(self.done_path(done.task), data.encode())
+        write_json(self.done_path(done.task), asdict(done))
 
     def done(self) -> dict[str, Done]:
         """Finished tasks by name. A done file that is damaged counts as not written."""

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from biomedica.errors import ConfigError, SourceError
 from biomedica.images import SUFFIXES
 from biomedica.records import ArticleRef, LicenceGroup, Media, Reason, Reject, licence_group
-from biomedica.shards import REJECTS, reject_row, write_arrow, write_table
+from biomedica.shards import REJECTS, described, reject_row, write_arrow, write_table
 from biomedica.sources import Listing, Rows, Source
 
 PART_WIDTH = 100_000
@@ -35,36 +35,32 @@ _CITED_DATE = re.compile(r"\b(\d{4})(?: ([A-Z][a-z]{2})[a-z]*)?(?: (\d{1,2}))?\b
 _MEDIA = pa.list_(pa.struct([("name", pa.string()), ("md5", pa.string())]))
 
 
-def _field(name: str, kind: pa.DataType, about: str, nullable: bool = True) -> pa.Field:
-    return pa.field(name, kind, nullable, {"about": about})
-
-
 CATALOG = pa.schema(
     [
-        _field("number", pa.int64(), "digits of the PMC id", False),
-        _field("version", pa.int32(), "version of the article, from 1", False),
-        _field("pmid", pa.int64(), "PubMed id"),
-        _field("doi", pa.string(), "DOI"),
-        _field("title", pa.string(), "title as the source prints it"),
-        _field("citation", pa.string(), "citation as the source prints it"),
-        _field("license_code", pa.string(), "`CC BY`, `TDM`, null, ..."),
-        _field("is_retracted", pa.bool_(), "marked as retracted", False),
-        _field("is_manuscript", pa.bool_(), "author manuscript", False),
-        _field("is_historical_ocr", pa.bool_(), "scan of an old print", False),
-        _field("location", pa.string(), "folder or package of the article in its source", False),
-        _field("xml_name", pa.string(), "file name of the XML", False),
-        _field("xml_md5", pa.string(), "MD5 of the XML"),
-        _field("media", _MEDIA, "files beside the XML, with MD5", False),
-        _field(
+        described("number", pa.int64(), "digits of the PMC id", False),
+        described("version", pa.int32(), "version of the article, from 1", False),
+        described("pmid", pa.int64(), "PubMed id"),
+        described("doi", pa.string(), "DOI"),
+        described("title", pa.string(), "title as the source prints it"),
+        described("citation", pa.string(), "citation as the source prints it"),
+        described("license_code", pa.string(), "`CC BY`, `TDM`, null, ..."),
+        described("is_retracted", pa.bool_(), "marked as retracted", False),
+        described("is_manuscript", pa.bool_(), "author manuscript", False),
+        described("is_historical_ocr", pa.bool_(), "scan of an old print", False),
+        described("location", pa.string(), "folder or package of the article in its source", False),
+        described("xml_name", pa.string(), "file name of the XML", False),
+        described("xml_md5", pa.string(), "MD5 of the XML"),
+        described("media", _MEDIA, "files beside the XML, with MD5", False),
+        described(
             "num_images", pa.int32(), "pictures among them, twins in other formats left out", False
         ),
-        _field(
+        described(
             "published", pa.date32(), "date in the citation; a missing month or day is the first"
         ),
-        _field(
+        described(
             "content", pa.uint64(), "digest of all that decides about the article's rows", False
         ),
-        _field("etag", pa.string(), "ETag of the metadata", False),
+        described("etag", pa.string(), "ETag of the metadata", False),
     ]
 )
 

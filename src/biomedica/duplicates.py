@@ -12,7 +12,6 @@ sorted by them and compared among those that agree.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -23,8 +22,8 @@ from numpy.typing import NDArray
 
 from biomedica.archive import Archive
 from biomedica.errors import ConfigError
-from biomedica.features import FeatureSet, figures_digest, figures_path, live_rows, withdrawn_keys
-from biomedica.shards import write_arrow, write_file
+from biomedica.features import FeatureSet, figures_digests, figures_path, live_rows, withdrawn_keys
+from biomedica.shards import write_arrow, write_json
 
 DUPLICATES = pa.schema(
     [
@@ -120,16 +119,14 @@ def find_duplicates(
             )
         ),
     )
-    done = archive.done()
     about = {
         "settings": asdict(settings),
         "features": None if features is None else features.name,
         "encoder": None if features is None else features.digest,
         "counts": asdict(found),
-        "figures": {shard: figures_digest(done[shard]) for shard in table.shards},
+        "figures": figures_digests(archive),
     }
-    text = json.dumps(about, indent=1, sort_keys=True) + "\n"
-    write_file(archive.root / "duplicates.json", text.encode())
+    write_json(archive.root / "duplicates.json", about)
     return found
 
 

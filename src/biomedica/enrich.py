@@ -25,7 +25,7 @@ from lxml import etree
 from biomedica.errors import SourceError
 from biomedica.parse.text import inline_text
 from biomedica.records import Reason, Reject, Stage
-from biomedica.shards import REJECTS, reject_row, write_arrow, write_file, write_table
+from biomedica.shards import REJECTS, described, reject_row, write_arrow, write_file, write_table
 from biomedica.sources.entrez import Entrez
 
 PART_WIDTH = 100_000
@@ -33,10 +33,6 @@ PART_WIDTH = 100_000
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
-
-
-def _field(name: str, kind: pa.DataType, about: str, nullable: bool = True) -> pa.Field:
-    return pa.field(name, kind, nullable, {"about": about})
 
 
 _TEXT = pa.string()
@@ -54,13 +50,17 @@ _REFERENCE = pa.struct([("pmid", pa.int64()), ("doi", _TEXT), ("text", _TEXT)])
 _LINK = pa.struct([("kind", _TEXT), ("pmid", pa.int64()), ("text", _TEXT)])
 PUBMED = pa.schema(
     [
-        _field("pmid", pa.int64(), "PubMed id, as it stands in the record", False),
-        _field("mesh", pa.list_(_MESH), "MeSH headings with qualifiers, in order", False),
-        _field("mesh_terms", pa.list_(_TEXT), "the same as text, `Descriptor/Qualifier*`", False),
-        _field("publication_types", pa.list_(_TEXT), "`Journal Article`, `Review`, ...", False),
-        _field("abstract", pa.list_(_SECTION), "sections of the abstract with their labels", False),
-        _field("references", pa.list_(_REFERENCE), "reference list", False),
-        _field("links", pa.list_(_LINK), "`RetractionIn`, `ErratumIn`, `CommentOn`, ...", False),
+        described("pmid", pa.int64(), "PubMed id, as it stands in the record", False),
+        described("mesh", pa.list_(_MESH), "MeSH headings with qualifiers, in order", False),
+        described(
+            "mesh_terms", pa.list_(_TEXT), "the same as text, `Descriptor/Qualifier*`", False
+        ),
+        described("publication_types", pa.list_(_TEXT), "`Journal Article`, `Review`, ...", False),
+        described(
+            "abstract", pa.list_(_SECTION), "sections of the abstract with their labels", False
+        ),
+        described("references", pa.list_(_REFERENCE), "reference list", False),
+        described("links", pa.list_(_LINK), "`RetractionIn`, `ErratumIn`, `CommentOn`, ...", False),
     ]
 )
 

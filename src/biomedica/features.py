@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from biomedica.archive import Archive, Done, check_name
 from biomedica.errors import ArchiveError, ConfigError
-from biomedica.shards import disk_message, temporary, write_file
+from biomedica.shards import disk_message, temporary, write_json
 
 
 def figures_path(archive: Archive, shard: str) -> Path:
@@ -32,6 +32,12 @@ def figures_path(archive: Archive, shard: str) -> Path:
 def figures_digest(done: Done) -> str:
     """SHA-256 of a finished shard's figures file, as its done file states it."""
     return next(file.sha256 for file in done.outputs if file.path.startswith("figures/"))
+
+
+def figures_digests(archive: Archive) -> dict[str, str]:
+    """Digest of the figures file of every finished shard, in order: what tables that rest on all of them
+    note, and are stale without."""
+    return {shard: figures_digest(done) for shard, done in sorted(archive.done().items())}
 
 
 def withdrawn_keys(archive: Archive) -> dict[str, set[str]]:
@@ -175,7 +181,7 @@ class FeatureSet:
         except OSError as error:
             own.unlink(missing_ok=True)
             raise ArchiveError(disk_message(self.archive.root, error)) from error
-        _write_json(self.folder / f"{shard}.json", asdict(about))
+        write_json(self.folder / f"{shard}.json", asdict(about))
 
 
 def _check_name(name: str) -> None:
@@ -220,9 +226,5 @@ def create_set(archive: Archive, name: str, info: dict[str, Any]) -> FeatureSet:
                 "preprocessing; choose another --name"
             )
         return old
-    _write_json(path, info)
+    write_json(path, info)
     return FeatureSet(archive, name, info)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_file(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())

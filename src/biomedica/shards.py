@@ -30,7 +30,8 @@ ROWS_IN_MEMORY = 512
 """Rows of a table held before they are written as a row group."""
 
 
-def _field(name: str, kind: pa.DataType, about: str, nullable: bool = True) -> pa.Field:
+def described(name: str, kind: pa.DataType, about: str, nullable: bool = True) -> pa.Field:
+    """A column that says what it holds; the pages on formats are made of that."""
     return pa.field(name, kind, nullable, metadata={"about": about})
 
 
@@ -41,34 +42,38 @@ _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
 _MENTION = pa.struct([("text", _TEXT), ("section", _TEXT), ("spans", pa.list_(_SPAN))])
 
 _OFFSETS = [
-    _field("key", _TEXT, "unique name of the sample, made from the source alone", False),
-    _field("shard", _TEXT, "its shard: file name without `.tar`", False),
-    _field("offset", _INT, "bytes from the shard's start to the sample's first tar header", False),
-    _field("length", _INT, "bytes from there to the end of the sample's last member", False),
-    _field("jpg_offset", _INT, "bytes from the shard's start to the JPEG", False),
-    _field("jpg_size", _INT, "bytes of the JPEG", False),
-    _field("txt_offset", _INT, "bytes from the shard's start to the caption", False),
-    _field("txt_size", _INT, "bytes of the caption, UTF-8", False),
-    _field("json_offset", _INT, "bytes from the shard's start to the JSON", False),
-    _field("json_size", _INT, "bytes of the JSON, UTF-8", False),
+    described("key", _TEXT, "unique name of the sample, made from the source alone", False),
+    described("shard", _TEXT, "its shard: file name without `.tar`", False),
+    described(
+        "offset", _INT, "bytes from the shard's start to the sample's first tar header", False
+    ),
+    described("length", _INT, "bytes from there to the end of the sample's last member", False),
+    described("jpg_offset", _INT, "bytes from the shard's start to the JPEG", False),
+    described("jpg_size", _INT, "bytes of the JPEG", False),
+    described("txt_offset", _INT, "bytes from the shard's start to the caption", False),
+    described("txt_size", _INT, "bytes of the caption, UTF-8", False),
+    described("json_offset", _INT, "bytes from the shard's start to the JSON", False),
+    described("json_size", _INT, "bytes of the JSON, UTF-8", False),
 ]
 _ARTICLE_FACTS = [
-    _field("pmcid", _TEXT, "`PMC<digits>`", False),
-    _field("version", pa.int32(), "version of the article, from 1", False),
-    _field("pmid", _INT, "PubMed id"),
-    _field("doi", _TEXT, "DOI without address"),
-    _field("title", _TEXT, "article title"),
-    _field("journal", _TEXT, "journal title"),
-    _field("article_type", _TEXT, "JATS article type (`research-article`, `case-report`, ...)"),
-    _field("published", pa.date32(), "earliest public date; a missing month or day is the first"),
-    _field("license_code", _TEXT, "as the source states it (`CC BY`, `TDM`, null)"),
-    _field("licence_group", _TEXT, "`commercial`, `noncommercial` or `other`", False),
-    _field("is_retracted", pa.bool_(), "the source marks this version as retracted", False),
-    _field("is_manuscript", pa.bool_(), "author manuscript", False),
-    _field("is_historical_ocr", pa.bool_(), "scan of an old print, read by OCR", False),
-    _field("keywords", _TEXTS, "authors' keywords, all groups", False),
-    _field("subjects", _TEXTS, "journal's headings", False),
-    _field(
+    described("pmcid", _TEXT, "`PMC<digits>`", False),
+    described("version", pa.int32(), "version of the article, from 1", False),
+    described("pmid", _INT, "PubMed id"),
+    described("doi", _TEXT, "DOI without address"),
+    described("title", _TEXT, "article title"),
+    described("journal", _TEXT, "journal title"),
+    described("article_type", _TEXT, "JATS article type (`research-article`, `case-report`, ...)"),
+    described(
+        "published", pa.date32(), "earliest public date; a missing month or day is the first"
+    ),
+    described("license_code", _TEXT, "as the source states it (`CC BY`, `TDM`, null)"),
+    described("licence_group", _TEXT, "`commercial`, `noncommercial` or `other`", False),
+    described("is_retracted", pa.bool_(), "the source marks this version as retracted", False),
+    described("is_manuscript", pa.bool_(), "author manuscript", False),
+    described("is_historical_ocr", pa.bool_(), "scan of an old print, read by OCR", False),
+    described("keywords", _TEXTS, "authors' keywords, all groups", False),
+    described("subjects", _TEXTS, "journal's headings", False),
+    described(
         "mesh_terms",
         _TEXTS,
         "MeSH headings from PubMed, `Descriptor/Qualifier`, * for major",
@@ -76,24 +81,24 @@ _ARTICLE_FACTS = [
     ),
 ]
 _FIGURE_FACTS = [
-    _field("figure_id", _TEXT, "`id` of the element in the XML"),
-    _field("figure_label", _TEXT, '"Figure 1"'),
-    _field(
+    described("figure_id", _TEXT, "`id` of the element in the XML"),
+    described("figure_label", _TEXT, '"Figure 1"'),
+    described(
         "figure_kind", _TEXT, "`fig`, `table`, `scheme`, `chart`, `graphical-abstract`, ...", False
     ),
-    _field("figure_position", pa.int32(), "order among the article's figures, from 0", False),
-    _field("graphic_position", pa.int32(), "order among the figure's pictures, from 0", False),
-    _field("num_graphics", pa.int32(), "pictures that the figure has in the XML", False),
-    _field("file_name", _TEXT, "the picture's name in the source", False),
-    _field("group_label", _TEXT, "label of the enclosing figure group"),
-    _field("group_caption", _TEXT, "caption of the enclosing figure group"),
-    _field(
+    described("figure_position", pa.int32(), "order among the article's figures, from 0", False),
+    described("graphic_position", pa.int32(), "order among the figure's pictures, from 0", False),
+    described("num_graphics", pa.int32(), "pictures that the figure has in the XML", False),
+    described("file_name", _TEXT, "the picture's name in the source", False),
+    described("group_label", _TEXT, "label of the enclosing figure group"),
+    described("group_caption", _TEXT, "caption of the enclosing figure group"),
+    described(
         "figure_rights", _TEXT, "copyright, licence or credit that the figure states for itself"
     ),
-    _field("sub_article", _TEXT, "type of the sub-article or reply that holds the figure"),
-    _field("caption", _TEXT, "the figure's caption, else its group's", False),
-    _field("alt_text", _TEXT, "text for readers who can't see the picture"),
-    _field(
+    described("sub_article", _TEXT, "type of the sub-article or reply that holds the figure"),
+    described("caption", _TEXT, "the figure's caption, else its group's", False),
+    described("alt_text", _TEXT, "text for readers who can't see the picture"),
+    described(
         "mentions",
         pa.list_(_MENTION),
         "paragraphs that cite the figure; spans in characters",
@@ -101,14 +106,16 @@ _FIGURE_FACTS = [
     ),
 ]
 _PICTURE_FACTS = [
-    _field("width", pa.int32(), "pixels", False),
-    _field("height", pa.int32(), "pixels", False),
-    _field("source_format", _TEXT, "of the publisher's file: `JPEG`, `PNG`, `TIFF`, ...", False),
-    _field("source_bytes", _INT, "bytes of the publisher's file", False),
-    _field("source_md5", _TEXT, "MD5 of the publisher's file", False),
-    _field("transform", _TEXT, "what was done to it, steps joined by `+`; `none`: nothing", False),
-    _field("sha256", _TEXT, "SHA-256 of the JPEG in the shard", False),
-    _field("phash", pa.uint64(), "64-bit perceptual hash", False),
+    described("width", pa.int32(), "pixels", False),
+    described("height", pa.int32(), "pixels", False),
+    described("source_format", _TEXT, "of the publisher's file: `JPEG`, `PNG`, `TIFF`, ...", False),
+    described("source_bytes", _INT, "bytes of the publisher's file", False),
+    described("source_md5", _TEXT, "MD5 of the publisher's file", False),
+    described(
+        "transform", _TEXT, "what was done to it, steps joined by `+`; `none`: nothing", False
+    ),
+    described("sha256", _TEXT, "SHA-256 of the JPEG in the shard", False),
+    described("phash", pa.uint64(), "64-bit perceptual hash", False),
 ]
 FIGURES = pa.schema(_OFFSETS + _ARTICLE_FACTS + _FIGURE_FACTS + _PICTURE_FACTS)
 OFFSETS = frozenset(field.name for field in _OFFSETS[1:])
@@ -131,35 +138,35 @@ _RELATED = pa.struct([("kind", _TEXT), ("id", _TEXT), ("id_type", _TEXT)])
 ARTICLES = pa.schema(
     [
         *_ARTICLE_FACTS,
-        _field("citation", _TEXT, "as the source prints it"),
-        _field("publisher", _TEXT, "publisher's name"),
-        _field("issn", _TEXTS, "ISSNs, print and electronic", False),
-        _field("abstract", _TEXT, "sections and paragraphs, one a line"),
-        _field("authors", pa.list_(_AUTHOR), "in order; affiliations are indices from 0", False),
-        _field("affiliations", _TEXTS, "one text each", False),
-        _field("funding", pa.list_(_FUNDING), "award groups", False),
-        _field("references", pa.list_(_REFERENCE), "reference list in order", False),
-        _field("licence_url", _TEXT, "address of the licence that the XML states"),
-        _field("licence_text", _TEXT, "text of the licence that the XML states"),
-        _field(
+        described("citation", _TEXT, "as the source prints it"),
+        described("publisher", _TEXT, "publisher's name"),
+        described("issn", _TEXTS, "ISSNs, print and electronic", False),
+        described("abstract", _TEXT, "sections and paragraphs, one a line"),
+        described("authors", pa.list_(_AUTHOR), "in order; affiliations are indices from 0", False),
+        described("affiliations", _TEXTS, "one text each", False),
+        described("funding", pa.list_(_FUNDING), "award groups", False),
+        described("references", pa.list_(_REFERENCE), "reference list in order", False),
+        described("licence_url", _TEXT, "address of the licence that the XML states"),
+        described("licence_text", _TEXT, "text of the licence that the XML states"),
+        described(
             "related_articles", pa.list_(_RELATED), "corrections, retractions, companions", False
         ),
-        _field(
+        described(
             "body_text", _TEXT, "titles and paragraphs of the body, one a line; no floats", False
         ),
-        _field("num_figures", pa.int32(), "samples of this article in the archive", False),
+        described("num_figures", pa.int32(), "samples of this article in the archive", False),
     ]
 )
 REJECTS = pa.schema(
     [
-        _field(
+        described(
             "key", _TEXT, "what was refused: an article, `article/figure` or `article/file`", False
         ),
-        _field("stage", _TEXT, "the stage that refused it", False),
-        _field("reason", _TEXT, "one of the closed list", False),
-        _field("detail", _TEXT, "what was found", False),
-        _field("pmcid", _TEXT, "article, where one is known"),
-        _field("version", pa.int32(), "its version"),
+        described("stage", _TEXT, "the stage that refused it", False),
+        described("reason", _TEXT, "one of the closed list", False),
+        described("detail", _TEXT, "what was found", False),
+        described("pmcid", _TEXT, "article, where one is known"),
+        described("version", pa.int32(), "its version"),
     ]
 )
 
@@ -511,6 +518,11 @@ def write_file(path: Path, data: bytes) -> None:
         own.replace(path)
     except OSError as error:
         raise ArchiveError(disk_message(path.parent, error)) from error
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a small JSON file, its keys in order, so that it is there whole or not at all."""
+    write_file(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 def write_table(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:

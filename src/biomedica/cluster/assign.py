@@ -26,11 +26,10 @@ from biomedica.cluster.model import (
     stands,
     state_of,
     write_arrays,
-    write_json,
 )
 from biomedica.cluster.train import Points, Tell
 from biomedica.features import FeatureSet, figures_digest, figures_path
-from biomedica.shards import write_arrow
+from biomedica.shards import write_arrow, write_json
 
 BINS = 512
 MAX_DISTANCE = 2.0

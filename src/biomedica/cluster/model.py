@@ -380,8 +380,3 @@ def read_assignment(archive: Archive, name: str) -> Iterator[tuple[str, pa.Table
             f"stand ({', '.join(lacking[:3])}); `biomedica cluster {archive.root} --name {name}` does it"
         )
     return ((shard, pq.read_table(assignment_path(folder, shard))) for shard in sorted(done))
-
-
-def write_json(path: Path, content: object) -> None:
-    """A small JSON file, whole or not at all."""
-    write_file(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())

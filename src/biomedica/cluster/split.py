@@ -25,12 +25,11 @@ from biomedica.cluster.model import (
     stands,
     state_of,
     write_arrays,
-    write_json,
 )
 from biomedica.cluster.train import Points
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.features import FeatureSet, figures_digest
-from biomedica.shards import disk_message, write_arrow
+from biomedica.shards import disk_message, write_arrow, write_json
 
 _ITERATIONS = 50
 _SAMPLE = 200_000

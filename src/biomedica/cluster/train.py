@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from biomedica.archive import Archive
 from biomedica.cluster import kmeans
 from biomedica.cluster.kmeans import Floats, Moments, Projection
-from biomedica.cluster.model import ClusterSettings, folder_of, save_model, write_json
+from biomedica.cluster.model import ClusterSettings, folder_of, save_model
 from biomedica.errors import ArchiveError, ConfigError
-from biomedica.features import FeatureSet, figures_digest, live_rows, withdrawn_keys
+from biomedica.features import FeatureSet, figures_digests, live_rows, withdrawn_keys
+from biomedica.shards import write_json
 
 Tell = Callable[[str, int, int], None]
 
@@ -60,7 +61,6 @@ def train(
     centroids = trained.centroids_KP
     for number in range(settings.full_passes):
         centroids = _full_pass(points, projection, centroids, f"full pass {number + 1}", tell)
-    done = archive.done()
     info = {
         "model": save_model(folder, projection, centroids),
         "features": features.name,
@@ -72,7 +72,7 @@ def train(
         "num_trained_on": len(sample),
         "inertia": trained.inertia,
         "iterations": trained.iterations,
-        "shards": {shard: figures_digest(done[shard]) for shard in shards},
+        "shards": figures_digests(archive),
     }
     write_json(folder / "cluster.json", info)
 

@@ -14,36 +14,34 @@ from biomedica.export.choose import Choice
 from biomedica.export.facts import chosen_by_shard, chosen_rows
 from biomedica.export.source import SourceShard
 from biomedica.export.view import View
-from biomedica.shards import write_table
+from biomedica.shards import described, write_table
 
 _CHANGE = pa.struct([("transform", pa.string()), ("num_images", pa.int32())])
 
 
-def _field(name: str, kind: pa.DataType, about: str) -> pa.Field:
-    return pa.field(name, kind, metadata={"about": about})
-
-
 SCHEMA = pa.schema(
     [
-        _field("pmcid", pa.string(), "`PMC<digits>`"),
-        _field("version", pa.int32(), "version of the article"),
-        _field("title", pa.string(), "title"),
-        _field("authors", pa.list_(pa.string()), "names, in order"),
-        _field("journal", pa.string(), "journal"),
-        _field("citation", pa.string(), "as the source prints it"),
-        _field("doi", pa.string(), "DOI without address"),
-        _field("license_code", pa.string(), "as the source states it; null: none stated"),
-        _field("licence_group", pa.string(), "`commercial`, `noncommercial` or `other`"),
-        _field("licence_url", pa.string(), "address of the licence; null: the article gives none"),
-        _field("licence_text", pa.string(), "the article's own words on its licence"),
-        _field("article_url", pa.string(), "the article at PubMed Central"),
-        _field("num_images", pa.int32(), "its pictures in this dataset"),
-        _field(
+        described("pmcid", pa.string(), "`PMC<digits>`"),
+        described("version", pa.int32(), "version of the article"),
+        described("title", pa.string(), "title"),
+        described("authors", pa.list_(pa.string()), "names, in order"),
+        described("journal", pa.string(), "journal"),
+        described("citation", pa.string(), "as the source prints it"),
+        described("doi", pa.string(), "DOI without address"),
+        described("license_code", pa.string(), "as the source states it; null: none stated"),
+        described("licence_group", pa.string(), "`commercial`, `noncommercial` or `other`"),
+        described(
+            "licence_url", pa.string(), "address of the licence; null: the article gives none"
+        ),
+        described("licence_text", pa.string(), "the article's own words on its licence"),
+        described("article_url", pa.string(), "the article at PubMed Central"),
+        described("num_images", pa.int32(), "its pictures in this dataset"),
+        described(
             "changes",
             pa.list_(_CHANGE),
             "what was done to the publisher's files; `none`: the bytes are the publisher's",
         ),
-        _field("figure_rights", pa.list_(pa.string()), "rights that its exported figures state"),
+        described("figure_rights", pa.list_(pa.string()), "rights that its exported figures state"),
     ]
 )
 _CC0 = "https://creativecommons.org/publicdomain/zero/1.0/"

@@ -22,34 +22,30 @@ from numpy.typing import NDArray
 
 from biomedica.archive import Archive
 from biomedica.errors import ConfigError
+from biomedica.features import withdrawn_keys
 from biomedica.label.consensus import Status
 from biomedica.label.propagate import audit_path, labels_path, read_summary
-from biomedica.shards import write_arrow
+from biomedica.shards import described, write_arrow
 from biomedica.votes import Audit
-
-
-def _field(name: str, kind: pa.DataType, about: str, nullable: bool = True) -> pa.Field:
-    return pa.field(name, kind, nullable, metadata={"about": about})
-
 
 AUDIT = pa.schema(
     [
-        _field("concept", pa.string(), "id; null in the last rows, which are of all concepts"),
-        _field(
+        described("concept", pa.string(), "id; null in the last rows, which are of all concepts"),
+        described(
             "level",
             pa.string(),
             "`global` or `local`; in the last rows `global`, `local` and `all`: each concept weighs by "
             "its images",
             False,
         ),
-        _field("num_images", pa.int64(), "images that are labelled with it", False),
-        _field("num_drawn", pa.int64(), "of them in the sample", False),
-        _field("num_checked", pa.int64(), "of the sample with an answer of yes or no", False),
-        _field("num_right", pa.int64(), "of the checked: the image shows it", False),
-        _field("num_unsure", pa.int64(), "of the sample: auditors can't tell, or differ", False),
-        _field("precision", pa.float64(), "weighted share of the checked that is right"),
-        _field("low", pa.float64(), "of the Wilson 95 % interval"),
-        _field("high", pa.float64(), "of the Wilson 95 % interval"),
+        described("num_images", pa.int64(), "images that are labelled with it", False),
+        described("num_drawn", pa.int64(), "of them in the sample", False),
+        described("num_checked", pa.int64(), "of the sample with an answer of yes or no", False),
+        described("num_right", pa.int64(), "of the checked: the image shows it", False),
+        described("num_unsure", pa.int64(), "of the sample: auditors can't tell, or differ", False),
+        described("precision", pa.float64(), "weighted share of the checked that is right"),
+        described("low", pa.float64(), "of the Wilson 95 % interval"),
+        described("high", pa.float64(), "of the Wilson 95 % interval"),
     ]
 )
 NORMAL_975 = 1.959963984540054
@@ -188,9 +184,7 @@ def allocate(
 
 def _groups(archive: Archive, name: str) -> Iterator[pa.Table]:
     """Labelled images that count, a row group (so a shard) at a time."""
-    gone: dict[str, set[str]] = defaultdict(set)
-    for key, shard in archive.withdrawn():
-        gone[shard].add(key)
+    gone = withdrawn_keys(archive)
     columns = ["key", "shard", "cluster", "status", "global_concepts", "local_concepts"]
     with pq.ParquetFile(labels_path(archive, name)) as file:
         for number in range(file.num_row_groups):

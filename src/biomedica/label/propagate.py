@@ -20,16 +20,18 @@ from biomedica import cluster
 from biomedica.agreement import AgreementReport
 from biomedica.archive import Archive, check_name
 from biomedica.errors import ArchiveError, ConfigError
-from biomedica.features import figures_digest, withdrawn_keys
+from biomedica.features import figures_digests, withdrawn_keys
 from biomedica.label.consensus import ClusterLabel, LabelSettings, Status
 from biomedica.records import Answer
-from biomedica.shards import disk_message, file_digest, temporary, write_file, write_table
+from biomedica.shards import (
+    described,
+    disk_message,
+    file_digest,
+    temporary,
+    write_json,
+    write_table,
+)
 from biomedica.taxonomy import Taxonomy
-
-
-def _field(name: str, kind: pa.DataType, about: str, nullable: bool = True) -> pa.Field:
-    return pa.field(name, kind, nullable, metadata={"about": about})
-
 
 _TEXT = pa.string()
 _TEXTS = pa.list_(pa.string())
@@ -42,7 +44,7 @@ _SAID = pa.struct(
         ("share", pa.float32()),
     ]
 )
-_STATUS = _field(
+_STATUS = described(
     "status",
     _TEXT,
     "`labelled`; `ambiguous`: most experts say that no answer fits; `undecided`: too few votes, or no "
@@ -50,51 +52,57 @@ _STATUS = _field(
     False,
 )
 _ANSWER = [
-    _field("panel_type", _TEXT, "id of the taxonomy; null unless labelled, or where unanswered"),
-    _field("panel_subtype", _TEXT, "id; null also where no subtype has a majority"),
-    _field("global_concepts", _TEXTS, "ids, in the taxonomy's order; empty unless labelled", False),
-    _field("local_concepts", _TEXTS, "ids with all their ancestors below the global one", False),
+    described("panel_type", _TEXT, "id of the taxonomy; null unless labelled, or where unanswered"),
+    described("panel_subtype", _TEXT, "id; null also where no subtype has a majority"),
+    described(
+        "global_concepts", _TEXTS, "ids, in the taxonomy's order; empty unless labelled", False
+    ),
+    described("local_concepts", _TEXTS, "ids with all their ancestors below the global one", False),
 ]
 _CERTAINTY = [
-    _field(
+    described(
         "confidence",
         pa.float32(),
         "smallest share of the voters behind any answer of the label; null unless labelled by votes",
     ),
-    _field("num_votes", pa.int32(), "votes on the cluster that count", False),
-    _field("is_adjudicated", pa.bool_(), "an adjudicator decided", False),
+    described("num_votes", pa.int32(), "votes on the cluster that count", False),
+    described("is_adjudicated", pa.bool_(), "an adjudicator decided", False),
 ]
 LABELS = pa.schema(
     [
-        _field("key", _TEXT, "sample", False),
-        _field("shard", _TEXT, "its shard", False),
-        _field("cluster", pa.int32(), "the cluster that its label comes from", False),
+        described("key", _TEXT, "sample", False),
+        described("shard", _TEXT, "its shard", False),
+        described("cluster", pa.int32(), "the cluster that its label comes from", False),
         _STATUS,
         *_ANSWER,
         *_CERTAINTY,
-        _field("distance", pa.float32(), "to the cluster's centroid", False),
+        described("distance", pa.float32(), "to the cluster's centroid", False),
     ]
 )
 CLUSTER_LABELS = pa.schema(
     [
-        _field("cluster", pa.int32(), "id; clusters that were split are left out", False),
-        _field("num_images", pa.int64(), "images of the cluster, withdrawn ones left out", False),
-        _field("num_outliers", pa.int64(), "those of them that are outliers", False),
+        described("cluster", pa.int32(), "id; clusters that were split are left out", False),
+        described(
+            "num_images", pa.int64(), "images of the cluster, withdrawn ones left out", False
+        ),
+        described("num_outliers", pa.int64(), "those of them that are outliers", False),
         _STATUS,
         *_ANSWER,
-        _field(
+        described(
             "verdict_share",
             pa.float32(),
             "share of all votes that say the cluster can be answered; null without votes",
         ),
-        _field("panel_type_share", pa.float32(), "share of the answering voters behind it"),
-        _field("panel_subtype_share", pa.float32(), "the same"),
-        _field("global_shares", _SHARES, "the same, for each of `global_concepts`", False),
-        _field("local_shares", _SHARES, "the same, for each of `local_concepts`", False),
+        described("panel_type_share", pa.float32(), "share of the answering voters behind it"),
+        described("panel_subtype_share", pa.float32(), "the same"),
+        described("global_shares", _SHARES, "the same, for each of `global_concepts`", False),
+        described("local_shares", _SHARES, "the same, for each of `local_concepts`", False),
         *_CERTAINTY,
-        _field("num_answered", pa.int32(), "votes that are neither `ambiguous` nor `mixed`", False),
-        _field("reason", _TEXT, "the adjudicator's; of an undecided one, why no answer stands"),
-        _field("dissent", pa.list_(_SAID), "what experts said and the label does not", False),
+        described(
+            "num_answered", pa.int32(), "votes that are neither `ambiguous` nor `mixed`", False
+        ),
+        described("reason", _TEXT, "the adjudicator's; of an undecided one, why no answer stands"),
+        described("dissent", pa.list_(_SAID), "what experts said and the label does not", False),
     ]
 )
 
@@ -161,7 +169,7 @@ def propagate(
     )
     summary = {
         "clustering": clustering,
-        "figures": {task: figures_digest(each) for task, each in sorted(archive.done().items())},
+        "figures": figures_digests(archive),
         "model": cluster.model_digest(archive, clustering),
         "taxonomy": taxonomy.version,
         "taxonomy_digest": taxonomy.digest,
@@ -169,8 +177,7 @@ def propagate(
         "counts": asdict(done),
         "agreement": None if agreement is None else asdict(agreement),
     }
-    content = json.dumps(summary, indent=1, sort_keys=True) + "\n"
-    write_file(summary_path, content.encode())
+    write_json(summary_path, summary)
     return done
 
 
@@ -196,8 +203,7 @@ def read_summary(archive: Archive, name: str) -> dict[str, Any]:
 
 def is_stale(archive: Archive, summary: Mapping[str, Any]) -> bool:
     """Whether shards were added or rewritten since something noted its `figures` (labels, duplicates)."""
-    now = {task: figures_digest(each) for task, each in archive.done().items()}
-    return summary.get("figures") != now
+    return summary.get("figures") != figures_digests(archive)
 
 
 def labels_path(archive: Archive, name: str) -> Path:

@@ -25,7 +25,7 @@ from biomedica.cluster.model import (
     state_of,
 )
 from biomedica.errors import ArchiveError, ConfigError
-from biomedica.features import figures_digest, figures_path
+from biomedica.features import figures_digest, figures_digests, figures_path
 from biomedica.label.propagate import labels_path, read_summary
 from biomedica.label.propagate import names as label_names
 from biomedica.select.index import Digests, Shard, Source
@@ -171,7 +171,7 @@ def _check_figures(archive: Archive, noted: Any, what: str, again: str) -> None:
     """Compare the figures files that something was made from with those of now."""
     if not isinstance(noted, dict):
         return
-    now = {name: figures_digest(done) for name, done in archive.done().items()}
+    now = figures_digests(archive)
     changed = sorted(name for name in now.keys() | noted.keys() if now.get(name) != noted.get(name))
     if changed:
         raise ArchiveError(
