@@ -139,15 +139,18 @@ class View:
     @cached_property
     def withdrawn(self) -> NDArray[np.int64]:
         """Rows whose samples were withdrawn after the view was made: no reader may give them."""
-        gone = self.archive.tombstones()
-        found: list[int] = []
-        keys = self.table["key"]
-        if gone.num_rows:
-            names = self.table["shard"].cast(pa.string())
-            withdrawn = self.archive.withdrawn()
-            maybe = np.flatnonzero(pc.is_in(keys, gone["key"].combine_chunks()).to_numpy())
-            found = [i for i in maybe.tolist() if (keys[i].as_py(), names[i].as_py()) in withdrawn]
-        return np.array(found, np.int64)
+        return withdrawn_rows(self.table, self.archive.tombstones())
+
+
+def withdrawn_rows(view: pa.Table, tombstones: pa.Table) -> NDArray[np.int64]:
+    """Rows of a view whose samples are withdrawn."""
+    if not tombstones.num_rows:
+        return np.empty(0, np.int64)
+    shards = view["shard"].cast(pa.string())
+    gone = set(zip(tombstones["key"].to_pylist(), tombstones["shard"].to_pylist(), strict=True))
+    maybe = np.flatnonzero(pc.is_in(view["key"], tombstones["key"].combine_chunks()).to_numpy())
+    found = [i for i in maybe.tolist() if (view["key"][i].as_py(), shards[i].as_py()) in gone]
+    return np.array(found, np.int64)
 
 
 def _again(archive: Archive, name: str) -> str:

@@ -1,0 +1,242 @@
+"""Views as a torch dataset: batches whose order no rank, worker or restart changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from biomedica.errors import ArchiveError, BiomedicaError, ConfigError
+from biomedica.stream.mix import Mix, Source
+from biomedica.stream.order import OrderSettings, uniform
+from biomedica.stream.pixels import NUM_DRAWS, Pixels
+from biomedica.stream.reader import RawBatch, Reader, Wanted, split_evenly
+from biomedica.stream.samples import Samples
+from biomedica.stream.settings import ReadSettings
+from biomedica.stream.texts import TextSettings, decoded, texts_of
+
+Tokenizer = Callable[[list[str]], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step of one rank eats: B samples.
+
+    position   of the step's first sample in the order, the same on every rank
+    next       position after the step: what a checkpoint notes
+    images     uint8 (B, 3, S, S); None where no pixels were asked for
+    texts      B lists of `TextSettings.per_image` texts; empty where there is a tokenizer
+    tokens     int64 (B, per_image, T); None where there is no tokenizer
+    """
+
+    position: int
+    next: int
+    keys: list[str]
+    images: torch.Tensor | None
+    texts: list[list[str]]
+    tokens: torch.Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def pin_memory(self) -> Self:
+        """Page-locked tensors, for copies to a GPU that do not wait."""
+        return replace(
+            self,
+            images=None if self.images is None else self.images.pin_memory(),
+            tokens=None if self.tokens is None else self.tokens.pin_memory(),
+        )
+
+
+class Stream(IterableDataset[Batch]):
+    """Shuffled batches of one view or of several, weighted.
+
+    Step s of a world of w ranks takes positions [s*w*batch, (s+1)*w*batch) of the order, each rank a
+    contiguous share: the shares side by side are the order itself, for any w. Workers of a DataLoader
+    take a rank's steps in turn. Epochs follow one another without a gap, so every step but the very
+    last is full, and each epoch holds every sample of the (first) view once.
+
+    sources      one view, or several with weights (see `mix`)
+    batch        samples of one rank in one step
+    epochs       where the sequence ends, counted in epochs of the first view
+    drop_last    leave out the last step when it is not full; else it is split as evenly as possible
+    pixels       None: no pictures are decoded
+    tokenizer    texts to int64 (N, T); None: texts stay texts
+    """
+
+    def __init__(
+        self,
+        sources: Samples | Sequence[Source],
+        *,
+        batch: int = 256,
+        epochs: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = False,
+        order: OrderSettings | None = None,
+        read: ReadSettings | None = None,
+        pixels: Pixels | None = None,
+        texts: TextSettings | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if batch < 1 or not 0 <= rank < world or epochs < 1:
+            raise ConfigError(
+                f"batch {batch}, rank {rank} of {world}, epochs {epochs}: batch and epochs of at least 1 "
+                "and a rank below the world's size are expected"
+            )
+        chosen = [Source(sources)] if isinstance(sources, Samples) else list(sources)
+        self.batch, self.epochs, self.rank, self.world = batch, epochs, rank, world
+        self.drop_last = drop_last
+        self.mix = Mix(chosen, seed, order or OrderSettings())
+        self.seed = seed
+        self._read = read or chosen[0].samples.settings
+        self._pixels, self._texts = pixels, texts or TextSettings()
+        self._tokenizer = tokenizer
+        self.position = 0
+
+    @property
+    def total(self) -> int:
+        """Samples of the whole sequence, of all ranks."""
+        return self.mix.length(self.epochs)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps from the beginning to the end."""
+        step = self.batch * self.world
+        return self.total // step if self.drop_last else -(-self.total // step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the sequence stands and which sequence it is: a few numbers."""
+        return {"position": self.position, **self.mix.state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; ranks, workers and batch may be others. Raises `ConfigError` where the state
+        is that of another sequence."""
+        own = self.mix.state()
+        for name, value in own.items():
+            if state.get(name) != value:
+                raise ConfigError(
+                    f"the state to go on from has {name} {state.get(name)!r}, this stream has {value!r}: "
+                    + (
+                        "a view was made again or samples were withdrawn; begin a new run from the "
+                        "checkpoint's weights"
+                        if name == "samples"
+                        else "give the settings that the run began with"
+                    )
+                )
+        self.position = int(state["position"])
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        with_json = self._texts.needs_json
+        reader = Reader(self.mix.samples, self._read, with_json=with_json)
+        for raw in reader.batches(self._wanted(number, count)):
+            batch = self._batch(raw)
+            if worker is None:
+                self.position = batch.next
+            yield batch
+
+    def raw(self) -> Iterator[RawBatch]:
+        """Bytes as they stand in the shards, in this process; nothing is decoded."""
+        reader = Reader(self.mix.samples, self._read, with_json=self._texts.needs_json)
+        return reader.batches(self._wanted(0, 1))
+
+    def _wanted(self, worker: int, workers: int) -> Iterator[Wanted]:
+        """This rank's batches that fall to one of its workers."""
+        step, total = self.batch * self.world, self.total
+        for number, start in enumerate(range(self.position, total, step)):
+            if number % workers != worker:
+                continue
+            stop = min(start + step, total)
+            if stop - start < step and self.drop_last:
+                return
+            first, last = split_evenly(start, stop, self.world, self.rank)
+            if first < last:
+                yield Wanted(first, *self.mix.rows(first, last))
+
+    def _batch(self, raw: RawBatch) -> Batch:
+        count = len(raw.keys)
+        positions = np.arange(raw.position, raw.position + count)
+        num_texts = self._texts.num_draws
+        draws = uniform(self.seed, positions, NUM_DRAWS + num_texts)
+        images = None if self._pixels is None else self._pixels.batch(raw.jpgs, raw.keys, draws)
+        texts = [
+            texts_of(
+                key,
+                decoded(key, raw.txts[i]),
+                raw.metas[i] if raw.metas else None,
+                draws[i, NUM_DRAWS:],
+                self._texts,
+            )
+            for i, key in enumerate(raw.keys)
+        ]
+        tokens = None
+        if self._tokenizer is not None:
+            flat = self._tokenizer([text for each in texts for text in each])
+            tokens, texts = flat.reshape(count, self._texts.per_image, -1), []
+        start, stop = self._step_of(raw.position)
+        return Batch(start, stop, raw.keys, images, texts, tokens)
+
+    def _step_of(self, position: int) -> tuple[int, int]:
+        """The step that a position of this rank belongs to."""
+        step = self.batch * self.world
+        start = self.position + (position - self.position) // step * step
+        return start, min(start + step, self.total)
+
+
+class Loader:
+    """A stream read by worker processes. Its state counts what was given out, not what was fetched ahead.
+
+    workers   0 reads in this process
+    """
+
+    def __init__(
+        self, stream: Stream, *, workers: int = 2, prefetch: int = 2, pin_memory: bool = False
+    ) -> None:
+        self.stream = stream
+        self._workers = workers
+        self._prefetch = prefetch
+        self._pin_memory = pin_memory
+
+    def __len__(self) -> int:
+        """Steps from the beginning to the end of the sequence."""
+        return self.stream.num_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Stream.state_dict`."""
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Stream.load_state_dict`."""
+        self.stream.load_state_dict(state)
+
+    def __iter__(self) -> Iterator[Batch]:
+        loader: DataLoader[Batch] = DataLoader(
+            self.stream,
+            batch_size=None,
+            num_workers=self._workers,
+            prefetch_factor=self._prefetch if self._workers else None,
+            pin_memory=self._pin_memory,
+            multiprocessing_context="forkserver" if self._workers else None,
+        )
+        try:
+            for batch in loader:
+                self.stream.position = batch.next
+                yield batch
+        except BiomedicaError as error:
+            raise _plain(error) from None
+
+
+def _plain(error: BiomedicaError) -> BiomedicaError:
+    """An error of a worker without the traceback that torch puts in front of its message."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return error
+    said = text.strip().splitlines()[-1]
+    return ArchiveError(said.partition(": ")[2] or said)

@@ -1,0 +1,324 @@
+"""The samples of a view, wherever its archive stands: where each lies, and whether it may be given."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from biomedica.archive import Archive
+from biomedica.errors import ArchiveError, ConfigError
+from biomedica.select.view import VIEW, View, withdrawn_rows
+from biomedica.stream.files import Files, Place, is_remote, joined
+from biomedica.stream.settings import ReadSettings
+
+Ints = NDArray[np.int64]
+PLACES = "places.json"
+"""Of an archive whose shards stand elsewhere: URL, size and ETag of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some samples: where their bytes are. Arrays of shape (N,), bytes from the shard's start."""
+
+    keys: list[str]
+    shard: Ints
+    """Number of the shard."""
+    offset: Ints
+    length: Ints
+    jpg_offset: Ints
+    jpg_size: Ints
+    txt_offset: Ints
+    txt_size: Ints
+    json_offset: Ints
+    json_size: Ints
+
+
+NUMBERS = tuple(Rows.__slots__[2:])
+
+
+class Samples:
+    """The live samples of one split of a view, numbered from 0 in the order of their shards.
+
+    Handing it to another process costs nothing: the view is mapped into memory there.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        view: str,
+        split: str | None,
+        settings: ReadSettings,
+        *,
+        table_path: Path,
+        counts: dict[str, Any],
+        withdrawn: Ints,
+        places: dict[str, dict[str, Any]] | None,
+    ) -> None:
+        self.address, self.view, self.split = address, view, split
+        self.settings = settings
+        self._table_path, self._counts = table_path, counts
+        self._withdrawn, self._places = withdrawn, places
+        self.digest = self._digest()
+
+    def _digest(self) -> str:
+        """Of what decides which samples these are: a checkpoint of other samples is refused."""
+        what = [self._counts, self.split, self._withdrawn.tolist()]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+    def __getstate__(self) -> dict[str, Any]:
+        mapped = {"_table", "_live", "_columns", "_keys", "_ends", "_shard_names", "_files"}
+        return {name: value for name, value in vars(self).items() if name not in mapped}
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.view}/{self.split}" if self.split else self.view
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        with pa.memory_map(str(self._table_path)) as file:
+            return pa.ipc.open_file(file).read_all()
+
+    @cached_property
+    def _live(self) -> Ints | None:
+        """Rows of the view that are meant; None for all."""
+        if self.split is None and not len(self._withdrawn):
+            return None
+        keep = np.ones(self._table.num_rows, bool)
+        if self.split is not None:
+            start = 0
+            for chunk in self._table["split"].chunks:
+                code = chunk.dictionary.to_pylist().index(self.split)
+                keep[start : start + len(chunk)] = np.asarray(chunk.indices) == code
+                start += len(chunk)
+        keep[self._withdrawn] = False
+        return np.flatnonzero(keep)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows if self._live is None else len(self._live))
+
+    @cached_property
+    def _ends(self) -> Ints:
+        return np.cumsum([len(chunk) for chunk in self._table["key"].chunks])
+
+    @cached_property
+    def _columns(self) -> dict[str, list[Ints]]:
+        """Chunks of the columns of numbers, as they are mapped."""
+        found = {name: [chunk.to_numpy() for chunk in self._table[name].chunks] for name in NUMBERS}
+        shards = self._table["shard"].chunks
+        known = {name: number for number, name in enumerate(self.shard_names)}
+        found["shard"] = []
+        for chunk in shards:
+            numbers = np.array([known[name] for name in chunk.dictionary.to_pylist()], np.int64)
+            found["shard"].append(_Coded(np.asarray(chunk.indices), numbers))
+        return found
+
+    @cached_property
+    def shard_names(self) -> list[str]:
+        """Shards that the view names."""
+        chunks = self._table["shard"].chunks
+        return sorted({name for chunk in chunks for name in chunk.dictionary.to_pylist()})
+
+    def take(self, numbers_N: Ints) -> Rows:
+        """Where these samples are, in the order asked for; each number in [0, len(self))."""
+        rows = numbers_N if self._live is None else self._live[numbers_N]
+        chunk_of = np.searchsorted(self._ends, rows, side="right")
+        arrays = {name: np.empty(len(rows), np.int64) for name in ("shard", *NUMBERS)}
+        keys: list[str] = [""] * len(rows)
+        for chunk in np.unique(chunk_of).tolist():
+            places = np.flatnonzero(chunk_of == chunk)
+            inside = rows[places] - (self._ends[chunk - 1] if chunk else 0)
+            for name, into in arrays.items():
+                into[places] = self._columns[name][chunk][inside]
+            found = self._table["key"].chunk(chunk).take(pa.array(inside)).to_pylist()
+            for place, key in zip(places.tolist(), found, strict=True):
+                keys[place] = key
+        return Rows(keys, **arrays)
+
+    @cached_property
+    def _files(self) -> Files:
+        return Files(self.settings)
+
+    def place(self, number: int) -> Place:
+        """Where a shard stands. Raises `ArchiveError` when it is another than the view was made of."""
+        shard = self.shard_names[number]
+        if self._places is not None:
+            try:
+                found = self._places[shard]
+                return Place(
+                    shard=shard,
+                    address=found["url"],
+                    size=found["size"],
+                    etag=found.get("etag"),
+                    is_foreign=True,
+                )
+            except (KeyError, TypeError) as error:
+                raise ArchiveError(
+                    f"shard {shard}: {PLACES} says not where it is ({error})"
+                ) from None
+        path = f"shards/{shard.rpartition('-')[0]}/{shard}.tar"
+        size, version = self._noted(shard, path)
+        return Place(shard=shard, address=joined(self.address, path), size=size, version=version)
+
+    def _noted(self, shard: str, path: str) -> tuple[int, str]:
+        """Size and SHA-256 of a shard, as its done file states them."""
+        address = joined(self.address, f"done/{shard}.json")
+        content = self._files.whole(address)
+        if content is None:
+            raise ArchiveError(f"shard {shard}: there is no {address}; the archive is not whole")
+        try:
+            outputs = {each["path"]: each for each in json.loads(content)["outputs"]}
+            figures = next(each for name, each in outputs.items() if name.startswith("figures/"))
+            size, version = int(outputs[path]["size"]), str(outputs[path]["sha256"])
+        except (ValueError, KeyError, TypeError, StopIteration) as error:
+            raise ArchiveError(f"shard {shard}: {address} is damaged ({error!r})") from None
+        if figures["sha256"] != self._counts["figures"].get(shard):
+            raise ArchiveError(
+                f"shard {shard} of {self.address} was rewritten since view {self.view!r} was made; "
+                "`biomedica select` with its recipe makes it again"
+            )
+        return size, version
+
+    def digests(self, shard: str, keys: list[str]) -> list[str]:
+        """SHA-256 of the pictures of some samples of a shard, from its figures file."""
+        path = Path(self.address) / "figures" / shard.rpartition("-")[0] / f"{shard}.parquet"
+        try:
+            table = pq.read_table(path, columns=["key", "sha256"])
+        except (OSError, pa.ArrowException) as error:
+            raise ArchiveError(f"shard {shard}: {path} cannot be read: {error}") from None
+        known = dict(zip(table["key"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+        return [known[key] for key in keys]
+
+
+class _Coded:
+    """A column of codes that reads as the numbers they stand for."""
+
+    def __init__(self, codes: NDArray[Any], numbers: Ints) -> None:
+        self._codes, self._numbers = codes, numbers
+
+    def __getitem__(self, rows: Ints) -> Ints:
+        return np.asarray(self._numbers[self._codes[rows]])
+
+
+def open_samples(
+    address: str | Path, view: str, split: str | None = None, settings: ReadSettings | None = None
+) -> Samples:
+    """The samples of a view. Raises `ConfigError` where there is no such view or split.
+
+    address   an archive: a folder, `https://HOST/PATH/ARCHIVE` or `s3://BUCKET/PATH/ARCHIVE`
+    split     `train`, `val`, `test`, ...; None for all
+    """
+    chosen = settings or ReadSettings()
+    text = str(address)
+    if is_remote(text):
+        if chosen.verify == "sha256":
+            raise ConfigError("stream.verify = 'sha256' reads the figures files of a local archive")
+        found = _remote(text.rstrip("/"), view, split, chosen)
+    else:
+        found = _local(Path(text), view, split, chosen)
+    known = found._counts["splits"]
+    if split is not None and split not in known:
+        raise ConfigError(
+            f"view {view!r} of {text} has no split {split!r}; it has {', '.join(known)}"
+        )
+    return found
+
+
+def _local(root: Path, view: str, split: str | None, settings: ReadSettings) -> Samples:
+    archive = Archive(root)
+    archive.info()
+    opened = View.open(archive, view)
+    places = root / PLACES
+    return Samples(
+        str(root.resolve()),
+        view,
+        split,
+        settings,
+        table_path=(root / "views" / view / "view.arrow").resolve(),
+        counts=dict(opened.counts),
+        withdrawn=opened.withdrawn,
+        places=_places(places.read_bytes(), str(places)) if places.exists() else None,
+    )
+
+
+def _places(content: bytes, address: str) -> dict[str, dict[str, Any]]:
+    try:
+        return dict(json.loads(content)["shards"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArchiveError(f"{address} is damaged: {error!r}") from None
+
+
+def cache_folder() -> Path:
+    """Where views of archives on servers are kept: `$BIOMEDICA_CACHE`, else `~/.cache/biomedica`."""
+    return Path(os.environ.get("BIOMEDICA_CACHE", Path.home() / ".cache" / "biomedica"))
+
+
+def _remote(address: str, view: str, split: str | None, settings: ReadSettings) -> Samples:
+    if not re.fullmatch(r"[\w.-]+", view):
+        raise ConfigError(f"{view!r} is no name for a view")
+    files = Files(settings)
+    if files.whole(joined(address, "archive.json")) is None:
+        raise ArchiveError(f"{address} is no archive: it has no archive.json")
+    base = joined(address, f"views/{view}")
+    raw = files.whole(joined(base, "counts.json"))
+    if raw is None:
+        raise ConfigError(f"{address} has no view {view!r}")
+    try:
+        counts = json.loads(raw)
+        rows = int(counts["samples"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArchiveError(f"{base}/counts.json is damaged: {error!r}") from None
+    path = _kept(files, base, raw, rows)
+    places = files.whole(joined(address, PLACES))
+    return Samples(
+        address,
+        view,
+        split,
+        settings,
+        table_path=path,
+        counts=counts,
+        withdrawn=_withdrawn(files.whole(joined(address, "tombstones.parquet")), path),
+        places=None if places is None else _places(places, joined(address, PLACES)),
+    )
+
+
+def _kept(files: Files, base: str, counts: bytes, rows: int) -> Path:
+    """This machine's copy of a view, fetched when its counts are others than those of the copy."""
+    digest = hashlib.sha256(base.encode() + b"\n" + counts).hexdigest()[:32]
+    path = cache_folder() / "views" / f"{digest}.arrow"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.download(joined(base, "view.arrow"), path)
+    try:
+        with pa.memory_map(str(path)) as file:
+            table = pa.ipc.open_file(file).read_all()
+        fits = table.schema == VIEW and table.num_rows == rows
+    except (OSError, pa.ArrowException):
+        fits = False
+    if not fits:
+        path.unlink(missing_ok=True)
+        raise ArchiveError(
+            f"{base}/view.arrow is not what its counts.json says; try again, or make it again"
+        )
+    return path
+
+
+def _withdrawn(tombstones: bytes | None, path: Path) -> Ints:
+    """Rows of a view whose samples were withdrawn."""
+    if tombstones is None:
+        return np.empty(0, np.int64)
+    with pa.memory_map(str(path)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    return withdrawn_rows(table, pq.read_table(io.BytesIO(tombstones)))

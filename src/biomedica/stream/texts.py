@@ -1,0 +1,137 @@
+"""Which text goes with a picture: the caption, without its label, a paragraph that cites the figure, both.
+
+caption         the caption as it is
+bare            the caption without a leading "Figure 2." or the figure's own label
+mention         one of the paragraphs that cite the figure, by chance; the caption where there is none
+context         the caption, then the paragraphs that cite the figure, the first ones by chance; the
+                tokenizer cuts it at the model's context length
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biomedica.errors import ArchiveError, ConfigError
+
+POLICIES = ("caption", "bare", "mention", "context")
+DRAWS_PER_TEXT = 2
+_LABEL = re.compile(
+    r"\s*(?i:(?:supplementary|extended\s+data)\s+)?"
+    r"(?i:fig(?:ure|s)?|table|scheme|chart|plate|box|graph)\.?\s*[A-Z]?\d+[A-Za-z]?"
+    r"\s*(?:[.:|)\]–—-]+\s*|(?<=\s)(?=[A-Z(]))"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSettings:
+    """Which texts a picture is trained with."""
+
+    policies: tuple[str, ...] = ("caption",)
+    """`caption`, `bare`, `mention`, `context` (see the page on training)."""
+    weights: tuple[float, ...] = ()
+    """How often each is taken; equally often by default."""
+    per_image: int = 1
+    """Texts that a picture gets in one batch, each chosen anew."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.policies if name not in POLICIES]
+        if unknown or not self.policies:
+            raise ConfigError(
+                f"texts.policies is {list(self.policies)}; known are {', '.join(POLICIES)}"
+            )
+        if self.weights and len(self.weights) != len(self.policies):
+            raise ConfigError(
+                f"texts.weights has {len(self.weights)} numbers for {len(self.policies)} policies"
+            )
+        if any(weight < 0 for weight in self.weights) or (self.weights and sum(self.weights) <= 0):
+            raise ConfigError("texts.weights must be 0 or more, and not all 0")
+        if self.per_image < 1:
+            raise ConfigError(f"texts.per_image is {self.per_image}; at least 1 is expected")
+
+    @property
+    def needs_json(self) -> bool:
+        """Whether more of a sample than its caption is read."""
+        return self.policies != ("caption",)
+
+    @property
+    def num_draws(self) -> int:
+        """Random numbers that a sample takes."""
+        return DRAWS_PER_TEXT * self.per_image
+
+
+def texts_of(
+    key: str,
+    caption: str,
+    meta: bytes | memoryview | None,
+    draws: NDArray[np.float64],
+    settings: TextSettings,
+) -> list[str]:
+    """`settings.per_image` texts of one sample.
+
+    meta    its JSON member, where `settings.needs_json`
+    draws   (num_draws,) random numbers in [0, 1)
+    """
+    if not settings.needs_json:
+        return [caption] * settings.per_image
+    facts = _facts(key, meta)
+    weights = settings.weights or (1.0,) * len(settings.policies)
+    edges = np.cumsum(weights) / sum(weights)
+    found = []
+    for choice, which in draws.reshape(-1, DRAWS_PER_TEXT).tolist():
+        number = min(int(np.searchsorted(edges, choice, side="right")), len(edges) - 1)
+        found.append(_text(settings.policies[number], caption, facts, which))
+    return found
+
+
+def _facts(key: str, meta: bytes | memoryview | None) -> dict[str, Any]:
+    try:
+        facts = json.loads(bytes(meta or b""))
+        if isinstance(facts["mentions"], list):
+            return dict(facts)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ArchiveError(
+        f"the JSON of {key} holds no mentions: texts other than 'caption' need samples that this program wrote"
+    )
+
+
+def _text(policy: str, caption: str, facts: dict[str, Any], which: float) -> str:
+    if policy == "caption":
+        return caption
+    if policy == "bare":
+        return without_label(caption, facts.get("figure_label"))
+    mentions = [str(mention["text"]) for mention in facts["mentions"]]
+    if not mentions:
+        return caption
+    first = int(which * len(mentions))
+    if policy == "mention":
+        return mentions[first]
+    return " ".join([caption, *mentions[first:], *mentions[:first]])
+
+
+def without_label(caption: str, label: str | None) -> str:
+    """A caption without its figure's label in front; all of it where nothing else would be left.
+
+    >>> without_label("Figure 2. Chest film.", None), without_label("F1 Chest film.", "F1")
+    ('Chest film.', 'Chest film.')
+    """
+    bare = caption
+    if label and caption.startswith(label):
+        bare = caption[len(label) :].lstrip(" .:|)]–—-\t\n")
+    else:
+        bare = _LABEL.sub("", caption, count=1) if _LABEL.match(caption) else caption
+    return bare or caption
+
+
+def decoded(key: str, caption: bytes | memoryview) -> str:
+    """A caption member as text. Raises `ArchiveError` for bytes that are no UTF-8."""
+    try:
+        return str(caption, "utf-8")
+    except UnicodeDecodeError as error:
+        raise ArchiveError(f"the caption of {key} is no UTF-8: {error}") from None
