@@ -17,6 +17,7 @@ import pyarrow as pa
 from biomedica import archive, catalog, config, duplicates, enrich, label, plan, published, shards
 from biomedica.cluster import model as clusters
 from biomedica.export import attribution
+from biomedica.foreign import tables as stated
 from biomedica.records import Reason
 from biomedica.report import EXPLANATIONS
 from biomedica.taxonomy import load_taxonomy, taxonomy_table
@@ -44,6 +45,7 @@ COMMANDS = (
     "labels import-votes",
     "labels import",
     "labels taxonomy",
+    "index",
     "select",
     "recipes",
     "export",
@@ -138,6 +140,10 @@ def formats_page() -> str:
         "An export's ATTRIBUTION.parquet": (
             attribution.SCHEMA,
             "One row an article of an export (`biomedica export`).",
+        ),
+        "stated/GROUP/SHARD.parquet": (
+            stated.STATED,
+            "One row a sample: what a tar's own JSON says of the picture (`biomedica index`).",
         ),
         "labels/published.clusters.parquet": (
             published.CLUSTERS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -69,6 +70,23 @@ class Done:
     outputs: tuple[WrittenFile, ...]
     seconds: float
     cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a shard's bytes are, when they are not in the archive: an entry of `places.json`."""
+
+    url: str
+    """`http(s)://...`, `s3://BUCKET/KEY` or the full path of a file."""
+    size: int
+    """Bytes."""
+    etag: str | None
+    """As the server states it; of a file, its time of change. Another one means other bytes."""
+
+    @property
+    def digest(self) -> str:
+        """Changes with the bytes, as far as their place tells: the `inputs` of the shard's done file."""
+        return hashlib.sha256(repr((self.url, self.size, self.etag)).encode()).hexdigest()
 
 
 def check_name(what: str, name: str) -> str:
@@ -168,15 +186,36 @@ class Archive:
 
     def done(self) -> dict[str, Done]:
         """Finished tasks by name. A done file that is damaged counts as not written."""
-        found = {}
-        for path in sorted((self.root / "done").glob("*.json")):
-            try:
-                content = json.loads(path.read_bytes())
-                outputs = tuple(WrittenFile(**file) for file in content.pop("outputs"))
-                found[path.stem] = Done(outputs=outputs, **content)
-            except (ValueError, TypeError, KeyError):
-                continue
-        return found
+        paths = sorted((self.root / "done").glob("*.json"))
+        found = {path.stem: self.done_of(path.stem) for path in paths}
+        return {task: done for task, done in found.items() if done is not None}
+
+    def done_of(self, task: str) -> Done | None:
+        """What a finished task left; None where it is not finished."""
+        try:
+            content = json.loads(self.done_path(task).read_bytes())
+            outputs = tuple(WrittenFile(**file) for file in content.pop("outputs"))
+            return Done(outputs=outputs, **content)
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+
+    def places(self) -> dict[str, Place]:
+        """Shards whose bytes stand elsewhere, by name; none in an archive that holds its own."""
+        path = self.root / "places.json"
+        try:
+            found = json.loads(path.read_bytes())["shards"]
+            return {shard: Place(**found[shard]) for shard in sorted(found)}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, KeyError) as error:
+            raise ArchiveError(
+                f"{path} is damaged ({error}); `biomedica index` with the same addresses writes it again"
+            ) from None
+
+    def set_places(self, places: dict[str, Place]) -> None:
+        """Replace `places.json`."""
+        content = {shard: asdict(place) for shard, place in places.items()}
+        write_json(self.root / "places.json", {"shards": content})
 
     def tombstones(self) -> pa.Table:
         """Withdrawn samples; no rows where nothing was withdrawn."""

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from biomedica import plan
-from biomedica.archive import Archive, Done
+from biomedica.archive import Archive, Done, Place
 from biomedica.errors import ArchiveError
 from biomedica.shards import FIGURES, OFFSETS, file_digest, json_member, tables, tar_members
 
@@ -56,24 +56,30 @@ def examine(
     decode: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnosis:
-    """Check an archive; nothing is changed. Reads every byte once. Raises `ArchiveError` where there
-    is no archive at all.
+    """Check an archive; nothing is changed. Reads every byte once; of shards that stand elsewhere, their
+    tables, and the pictures where the tar is a file. Raises `ArchiveError` where there is no archive at
+    all.
 
     decode   also decode every picture
     """
     archive.info()
     done = archive.done()
-    digests = plan.task_digests(plan.read_plan(archive.plan_path))
+    places = archive.places()
+    digests = {shard: place.digest for shard, place in places.items()}
+    digests |= plan.task_digests(plan.read_plan(archive.plan_path))
     findings: list[Finding] = []
     num_samples = 0
     for number, (task, each) in enumerate(sorted(done.items())):
         if task not in digests:
-            findings.append(Finding(f"done/{task}.json", "the plan names no such shard"))
+            what = "the plan" if not places else "places.json"
+            findings.append(Finding(f"done/{task}.json", f"{what} names no such shard"))
+        elif each.inputs != digests[task] and task in places:
+            findings.append(Finding(f"done/{task}.json", "its tar has changed; index it again"))
         elif each.inputs != digests[task]:
             findings.append(
                 Finding(f"done/{task}.json", "the plan gives it other articles; build again")
             )
-        found = list(_shard_findings(archive.root, each, decode))
+        found = list(_shard_findings(archive.root, each, decode, places.get(task)))
         findings += found
         num_samples += each.counts.get("pairs", 0)
         on_progress(number + 1, len(done))
@@ -86,7 +92,7 @@ def examine(
     )
 
 
-def _shard_findings(root: Path, done: Done, decode: bool) -> Iterator[Finding]:
+def _shard_findings(root: Path, done: Done, decode: bool, place: Place | None) -> Iterator[Finding]:
     intact = True
     for file in done.outputs:
         path = root / file.path
@@ -103,8 +109,11 @@ def _shard_findings(root: Path, done: Done, decode: bool) -> Iterator[Finding]:
         return
     paths = {file.path.split("/", 1)[0]: root / file.path for file in done.outputs}
     try:
-        yield from _member_findings(paths["shards"], paths["figures"], decode)
         yield from _count_findings(paths, done)
+        if place is not None:
+            yield from _place_findings(place, paths["figures"], decode)
+            return
+        yield from _member_findings(paths["shards"], paths["figures"], decode)
         yield from _client_findings(paths["shards"])
     except (ArchiveError, OSError, ValueError, KeyError) as error:
         yield Finding(done.task, f"cannot be read: {error}")
@@ -133,17 +142,41 @@ def _member_findings(tar: Path, figures: Path, decode: bool) -> Iterator[Finding
         yield Finding(tar.name, "holds more members than its table has rows")
 
 
+def _place_findings(place: Place, figures: Path, decode: bool) -> Iterator[Finding]:
+    """Pictures of a tar that stands elsewhere, where that is a file of this machine."""
+    if pq.read_schema(figures) != FIGURES:
+        yield Finding(figures.name, "has other columns than this program writes")
+    if "://" in place.url:
+        return
+    path = Path(place.url)
+    if not path.is_file() or path.stat().st_size != place.size:
+        yield Finding(place.url, f"is missing or has not the {place.size} bytes that were indexed")
+        return
+    with path.open("rb") as file:
+        columns = ["key", "jpg_offset", "jpg_size", "sha256", "width", "height"]
+        for batch in pq.ParquetFile(figures).iter_batches(512, columns=columns):
+            for row in batch.to_pylist():
+                jpg = os.pread(file.fileno(), row["jpg_size"], row["jpg_offset"])
+                yield from _picture_findings(jpg, path.name, row, decode)
+
+
 def _content_findings(
     file: int, where: str, row: dict[str, Any], decode: bool
 ) -> Iterator[Finding]:
     jpg, txt, meta = (os.pread(file, row[f"{p}_size"], row[f"{p}_offset"]) for p in _PARTS)
     facts = {name: value for name, value in row.items() if name not in OFFSETS}
-    if hashlib.sha256(jpg).hexdigest() != row["sha256"]:
-        yield Finding(where, f"{row['key']}: the picture's SHA-256 differs from its row")
+    yield from _picture_findings(jpg, where, row, decode)
     if txt.decode(errors="replace") != row["caption"] or not row["caption"].strip():
         yield Finding(where, f"{row['key']}: the caption is empty or differs from its row")
     if json.loads(meta) != json.loads(json_member(facts)):
         yield Finding(where, f"{row['key']}: the JSON differs from its row")
+
+
+def _picture_findings(
+    jpg: bytes, where: str, row: dict[str, Any], decode: bool
+) -> Iterator[Finding]:
+    if hashlib.sha256(jpg).hexdigest() != row["sha256"]:
+        yield Finding(where, f"{row['key']}: the picture's SHA-256 differs from its row")
     if decode:
         try:
             with Image.open(io.BytesIO(jpg), formats=("JPEG",)) as image:
@@ -217,6 +250,8 @@ def _keys(files: list[Path]) -> pa.Table:
 
 def _tombstone_findings(archive: Archive, done: dict[str, Done]) -> Iterator[Finding]:
     """What the plan says is withdrawn, and nothing else, has tombstones."""
+    if archive.places():
+        return  # no plan: keys that stand in several shards are withdrawn, which is checked with the keys
     table = plan.read_plan(archive.plan_path)
     dead = table.filter(pa.array(~table["is_live"].to_numpy() & plan.is_of(table, done)))
     planned = {(r["task"], f"PMC{r['number']}", r["version"]) for r in dead.to_pylist()}

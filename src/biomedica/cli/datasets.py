@@ -11,6 +11,99 @@ from biomedica.cli.options import COMMON, Common, app, listener, print_json, siz
 
 if TYPE_CHECKING:
     from biomedica.export import Exported
+    from biomedica.foreign import Index
+
+
+@app.command(usage="Usage: biomedica index URL... ARCHIVE [OPTIONS]")
+def index(
+    *urls: str,
+    full_text: Annotated[bool, Parameter(negative="")] = False,
+    engine: Literal["local", "ray", "inline"] = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = COMMON,
+) -> None:
+    """Make an archive of WebDataset tars that stay where they are: each is read once, nothing is copied.
+
+    The last word is the archive's folder. Stopped, or run again later, it reads what is new or changed.
+
+    Parameters
+    ----------
+    urls
+        Tars: files, folders, patterns, http(s)://…/{000000..001861}.tar, s3://BUCKET/PREFIX/; then ARCHIVE.
+        For a gated dataset of the hub set HF_TOKEN.
+    full_text
+        Keep the articles' full texts too, where the tars have them.
+    engine
+        `local`: processes of this machine, a tar each. `ray`: a cluster. `inline`: this very process.
+    workers
+        Processes; one for each core by default.
+    address
+        Of a Ray cluster.
+    dry_run
+        Ask for the sizes of all tars, and read none.
+    """
+    from biomedica import foreign
+    from biomedica.archive import Archive
+    from biomedica.errors import ConfigError
+    from biomedica.flow import Progress
+    from biomedica.run.engines import open_engine
+
+    if len(urls) < 2:
+        raise ConfigError("at least one URL and the archive's folder are expected, in this order")
+    *words, folder = urls
+    settings, target = common.settings(), Archive(Path(folder))
+    if dry_run:
+        seen = foreign.forecast(
+            words, target, settings.source, settings.images, with_text=full_text
+        )
+        if common.json:
+            print_json(seen)
+            return
+        print(f"{seen.num_tars:,} tars, {size(seen.num_bytes)}")
+        print(f"to be read: {seen.num_waiting:,}, {size(seen.num_waiting_bytes)}")
+        return
+    with listener(common) as tell:
+        found = foreign.index(
+            words,
+            target,
+            settings.source,
+            settings.images,
+            settings.run,
+            open_engine(engine, workers, address),
+            with_text=full_text,
+            tell=lambda done, total, pairs, rejects: tell(
+                Progress(
+                    stage="index",
+                    done=done // 10**6,
+                    total=total // 10**6,
+                    unit="MB",
+                    pairs=pairs,
+                    rejects=rejects,
+                )
+            ),
+        )
+    if common.json:
+        print_json(found)
+        return
+    print(_index_summary(found))
+
+
+def _index_summary(found: Index) -> str:
+    lines = [
+        f"{found.num_samples:,} samples in {found.num_tars:,} tars, {size(found.num_bytes)} that stay "
+        f"where they are ({found.num_read:,} tars read now): {found.archive}"
+    ]
+    for reason, number in found.rejects.items():
+        lines.append(f"  rejected, {reason}: {number:,}")
+    if found.num_withdrawn:
+        lines.append(f"  withdrawn, the key stands in an earlier shard: {found.num_withdrawn:,}")
+    if found.labels:
+        said = ", ".join(f"{status} {number:,}" for status, number in found.labels.items())
+        lines.append(f"  labels 'biomedica', from the tars: {said}")
+    lines.append(f"next: biomedica select {found.archive} RECIPE (`biomedica recipes` lists some)")
+    return "\n".join(lines)
 
 
 @app.command

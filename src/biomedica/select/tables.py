@@ -33,7 +33,8 @@ from biomedica.select.reduce import Ints, key_numbers
 
 Columns = Mapping[str, pa.Array | pa.ChunkedArray]
 NUMBER, HASH = "figure._number", "figure._hash"
-"""Made of `pmcid` and `key`: the PMC number, and the key's number (see `reduce.key_numbers`)."""
+"""Made of `pmcid` and `key`: the PMC number, and the key's number (see `reduce.key_numbers`). A sample
+of no known article counts as an article of its own, under a negative number made of its key."""
 RANK = "duplicate._rank"
 """Row of `duplicates.parquet`: in a group, the one to keep comes first."""
 
@@ -75,15 +76,26 @@ def figure_source(archive: Archive) -> Source:
     def read(shard: Shard, names: Sequence[str]) -> Columns:
         own = {NUMBER: "pmcid", HASH: "key"}
         wanted = {name: own.get(name, name.partition(".")[2]) for name in names}
-        table = read_parquet(figures_path(archive, shard.name), sorted(set(wanted.values())))
+        path = figures_path(archive, shard.name)
+        table = read_parquet(path, sorted(set(wanted.values())))
         found: dict[str, Any] = {name: table[column] for name, column in wanted.items()}
         if NUMBER in found:
-            found[NUMBER] = pc.cast(pc.utf8_slice_codeunits(found[NUMBER], 3), pa.int64())
+            found[NUMBER] = _article_numbers(found[NUMBER], path)
         if HASH in found:
             found[HASH] = pa.array(key_numbers(found[HASH].to_pylist()))
         return found
 
     return Source(state=lambda shard: shard.figures, read=read, workers=2)
+
+
+def _article_numbers(pmcids: Any, path: Path) -> Any:
+    is_known = pc.not_equal(pmcids, "")
+    digits = pc.utf8_slice_codeunits(pmcids, 3)
+    numbers = pc.cast(pc.if_else(is_known, digits, pa.scalar(None, pa.string())), pa.int64())
+    if not numbers.null_count:
+        return numbers
+    keys = read_parquet(path, ["key"])["key"].to_pylist()
+    return pc.coalesce(numbers, pa.array(-1 - (key_numbers(keys) >> np.uint64(1)).astype(np.int64)))
 
 
 def article_source(archive: Archive) -> Source:
