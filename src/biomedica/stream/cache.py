@@ -14,7 +14,7 @@ from pathlib import Path
 
 from biomedica.errors import ArchiveError
 from biomedica.shards import disk_message
-from biomedica.stream.files import Files, Place, is_remote
+from biomedica.stream.files import Files, Place
 from biomedica.stream.settings import ReadSettings
 
 _RECORD = struct.Struct("<qq")
@@ -45,7 +45,7 @@ class CachedFiles:
 
     def read(self, place: Place, start: int, stop: int) -> bytes | memoryview:
         """See `Ranges`."""
-        if not is_remote(place.address):
+        if not place.is_remote:
             return self._files.read(place, start, stop)
         with self._lock:
             if place.address not in self._shards:

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +41,11 @@ class Place:
     is_foreign: bool = False
     """Somebody else wrote it: its members may have other names and another order."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it needs a server."""
+        return is_remote(self.address)
+
 
 class Ranges(Protocol):
     """Reads ranges of shards; used by many threads at once."""
@@ -63,12 +69,12 @@ class Files:
     """Everything that an archive or an index of shards names, wherever it stands."""
 
     def __init__(self, settings: ReadSettings) -> None:
-        self._local = LocalFiles()
+        self.local = LocalFiles()
         self._remote = RemoteFiles(settings)
 
     def read(self, place: Place, start: int, stop: int) -> bytes | memoryview:
         """See `Ranges`."""
-        source: Ranges = self._remote if is_remote(place.address) else self._local
+        source: Ranges = self._remote if place.is_remote else self.local
         return source.read(place, start, stop)
 
     def download(self, address: str, target: Path) -> None:
@@ -98,7 +104,7 @@ class LocalFiles:
     def read(self, place: Place, start: int, stop: int) -> bytes:
         """See `Ranges`."""
         try:
-            file = self._opened(place)
+            file = self._open.get(place.address) or self._opened(place)
             data = os.pread(file.descriptor, stop - start, start)
             while len(data) < stop - start:  # a signal, or more than 2 GB
                 begin = start + len(data)
@@ -115,10 +121,13 @@ class LocalFiles:
             ) from None
         return data
 
+    def will_need(self, place: Place, start: int, stop: int) -> None:
+        """Let the kernel fetch a range: it will be read soon."""
+        with suppress(OSError):  # a hint; reading says what is wrong
+            file = self._open.get(place.address) or self._opened(place)
+            os.posix_fadvise(file.descriptor, start, stop - start, os.POSIX_FADV_WILLNEED)
+
     def _opened(self, place: Place) -> _OpenFile:
-        found = self._open.get(place.address)
-        if found is not None:
-            return found
         with self._lock:
             file = _OpenFile(os.open(place.address, os.O_RDONLY | os.O_CLOEXEC))
             status = os.fstat(file.descriptor)

@@ -165,17 +165,13 @@ class Stream(IterableDataset[Batch]):
         positions = np.arange(raw.position, raw.position + count)
         num_texts = self._texts.num_draws
         draws = uniform(self.seed, positions, NUM_DRAWS + num_texts)
-        images = None if self._pixels is None else self._pixels.batch(raw.jpgs, raw.keys, draws)
-        texts = [
-            texts_of(
-                key,
-                decoded(key, raw.txts[i]),
-                raw.metas[i] if raw.metas else None,
-                draws[i, NUM_DRAWS:],
-                self._texts,
-            )
-            for i, key in enumerate(raw.keys)
-        ]
+        images = None if self._pixels is None else self._pixels.empty(count)
+        texts = []
+        for i, (key, (jpg, txt, meta)) in enumerate(zip(raw.keys, raw.members, strict=True)):
+            if self._pixels is not None:
+                self._pixels.write(images, i, jpg, key, draws[i])
+            caption = decoded(key, txt)
+            texts.append(texts_of(key, caption, meta, draws[i, NUM_DRAWS:], self._texts))
         tokens = None
         if self._tokenizer is not None:
             flat = self._tokenizer([text for each in texts for text in each])

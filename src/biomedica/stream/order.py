@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,11 +177,9 @@ def uniform(seed: int, positions_N: Rows, count: int) -> NDArray[np.float64]:
 
     SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014) as a hash.
     """
-    keys = np.asarray(positions_N, np.uint64)[:, None] * np.uint64(count)
-    words = keys + np.arange(count, dtype=np.uint64)
     start = np.random.SeedSequence((seed, 3)).generate_state(1, np.uint64)
-    mixed: NDArray[np.uint64] = (words + start + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed = mixed ^ (mixed >> np.uint64(31))
-    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    mixed: NDArray[Any] = np.asarray(positions_N, np.uint64)[:, None] * np.uint64(count)
+    mixed = (mixed + np.arange(count, dtype=np.uint64) + start) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53)

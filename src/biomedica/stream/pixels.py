@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,27 +98,33 @@ class Pixels:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["settings"])  # type: ignore[misc]
 
-    def batch(
-        self, jpgs: Sequence[bytes | memoryview], keys: Sequence[str], draws: NDArray[np.float64]
-    ) -> Any:
-        """uint8 tensor (B, 3, S, S), channels last in memory.
-
-        keys    for messages
-        draws   (B, NUM_DRAWS), as `order.uniform` gives them; not looked at without `train`
-        Raises `ArchiveError` with the key of a picture that does not decode.
-        """
+    def empty(self, count: int) -> Any:
+        """uint8 tensor (B, 3, S, S) to write to, channels last in memory."""
         side = self.settings.size
-        out = self._torch.empty(
-            (len(jpgs), 3, side, side),
+        return self._torch.empty(
+            (count, 3, side, side),
             dtype=self._torch.uint8,
             memory_format=self._torch.channels_last,
         )
-        for i, (jpg, key) in enumerate(zip(jpgs, keys, strict=True)):
-            try:
-                out[i] = self._one(jpg, draws[i])
-            except (ValueError, OSError) as error:
-                raise ArchiveError(f"the picture of {key} does not decode: {error}") from None
-        return out
+
+    def write(
+        self,
+        batch: Any,
+        i: int,
+        jpg: bytes | memoryview,
+        key: str,
+        draws: NDArray[np.float64],
+    ) -> None:
+        """Decode a picture into place `i` of a batch.
+
+        key     for messages
+        draws   (NUM_DRAWS,), as `order.uniform` gives them; not looked at without `train`
+        Raises `ArchiveError` with the key of a picture that does not decode.
+        """
+        try:
+            batch[i] = self._one(jpg, draws)
+        except (ValueError, OSError) as error:
+            raise ArchiveError(f"the picture of {key} does not decode: {error}") from None
 
     def _one(self, jpg: bytes | memoryview, draws: NDArray[np.float64]) -> Any:
         height, width = simplejpeg.decode_jpeg_header(jpg)[:2]

@@ -23,7 +23,8 @@ class Piece:
 
 
 def plan(shard_N: Ints, start_N: Ints, stop_N: Ints, *, gap: int, most: int) -> list[Piece]:
-    """Requests for N samples, in the order of (shard, offset). Every sample is in exactly one piece.
+    """Requests for N samples that do not overlap, in the order of (shard, offset). Every sample is in
+    exactly one piece.
 
     start_N, stop_N   bytes [start, stop) of each sample in its shard
     gap               bytes that may be fetched in vain between two samples of a piece
@@ -36,8 +37,7 @@ def plan(shard_N: Ints, start_N: Ints, stop_N: Ints, *, gap: int, most: int) -> 
     pieces = []
     for first, last in pairwise(edges):
         for a, b in _cut(starts, stops, first, last, most):
-            reach = int(stops[a:b].max())
-            pieces.append(Piece(int(shards[a]), int(starts[a]), reach, order_N[a:b]))
+            pieces.append(Piece(int(shards[a]), int(starts[a]), int(stops[b - 1]), order_N[a:b]))
     return pieces
 
 

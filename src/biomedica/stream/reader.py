@@ -1,12 +1,16 @@
-"""Batches of samples' bytes, in a given order: ranges are planned, fetched ahead, checked and cut."""
+"""Batches of samples' bytes, in a given order: ranges are planned, fetched ahead, checked and cut.
+
+From a server, whole pieces are fetched by many requests at once and cut into samples. From a disk, the
+kernel is told what comes (posix_fadvise) and each sample is read when it is used, into memory that
+the processor's cache still holds: four times cheaper than reading pieces ahead into large buffers.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +18,18 @@ from numpy.typing import NDArray
 from biomedica.errors import ArchiveError
 from biomedica.shards import BLOCK
 from biomedica.stream.cache import CachedFiles
-from biomedica.stream.files import Files, Place, Ranges, is_remote
+from biomedica.stream.files import Files, Place, Ranges
 from biomedica.stream.ranges import Piece, plan
-from biomedica.stream.samples import Rows, Samples
+from biomedica.stream.samples import Rows, Samples, picture_digest
 from biomedica.stream.settings import ReadSettings
 
 Ints = NDArray[np.int64]
 Bytes = bytes | memoryview
-_LOCAL_GAP = 16_384
-"""Bytes between samples of a local shard that are read rather than skipped."""
+Members = tuple[Bytes, Bytes, Bytes]
+_NONE: Members = (b"", b"", b"")
+_LOCAL_GAP = 128 << 10
 _LOCAL_PIECE = 1 << 20
-_LOCAL_TASKS = 4
+"""Bytes: how neighbours are joined when the kernel is told of them."""
 _AHEAD = 4096
 """Samples that are looked up at once."""
 
@@ -41,14 +46,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """A batch's bytes, in the order asked for. Buffers are views of what was fetched."""
+    """A batch's bytes, in the order asked for. Can be gone through once."""
 
     position: int
     keys: list[str]
-    jpgs: list[Bytes]
-    txts: list[Bytes]
-    metas: list[Bytes]
-    """The JSON members; empty unless they were asked for."""
+    members: Iterator[Members]
+    """Picture, caption and JSON of each sample; the JSON is empty unless it was asked for. From a disk,
+    a sample is read when its turn comes."""
 
 
 class Reader:
@@ -69,9 +73,9 @@ class Reader:
 
     def batches(self, wanted: Iterable[Wanted]) -> Iterator[RawBatch]:
         """Every batch, in order. Raises `ArchiveError` with the shard's name when a sample cannot be had."""
-        remote = any(is_remote(source.address) for source in self._sources)
-        threads = self._settings.connections if remote else _LOCAL_TASKS
-        with ThreadPoolExecutor(threads, thread_name_prefix="biomedica-read") as pool:
+        with ThreadPoolExecutor(
+            self._settings.connections, thread_name_prefix="biomedica-read"
+        ) as pool:
             try:
                 waiting: _Fetch | None = None
                 for group in self._groups(wanted):
@@ -83,6 +87,13 @@ class Reader:
                     yield from self._finish(waiting)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def requests(self, wanted: Iterable[Wanted]) -> Iterator[tuple[int, int, int]]:
+        """What each group of batches takes, without fetching it: samples, requests, bytes."""
+        for group in self._groups(wanted):
+            pieces = [piece for _, _, some in self._planned(group.spans) for _, piece in some]
+            num_bytes = sum(piece.stop - piece.start for piece in pieces)
+            yield len(group.spans.keys), len(pieces), num_bytes
 
     def _groups(self, wanted: Iterable[Wanted]) -> Iterator[_Group]:
         """Batches that are fetched together: half of the memory, at least one batch."""
@@ -106,24 +117,24 @@ class Reader:
             yield _Group(batches, _Spans.joined(parts))
 
     def _look_up(self, some: Sequence[Wanted]) -> _Spans:
+        """Where the samples of some batches are."""
         sources = np.concatenate([batch.source_N for batch in some])
         numbers = np.concatenate([batch.number_N for batch in some])
         count = len(numbers)
         keys: list[str] = [""] * count
-        shard, start, stop = (np.empty(count, np.int64) for _ in range(3))
-        members = np.empty((6, count), np.int64)
+        shard, start, stop, digest = (np.zeros(count, np.int64) for _ in range(4))
+        members = np.zeros((6, count), np.int64)
         for source in np.unique(sources).tolist():
             places = np.flatnonzero(sources == source)
             rows = self._sources[source].take(numbers[places])
             for place, key in zip(places.tolist(), rows.keys, strict=True):
                 keys[place] = key
-            shard[places] = rows.shard
-            begin, end, parts = self._wanted_bytes(rows)
-            start[places], stop[places], members[:, places] = begin, end, parts
-        return _Spans(keys, sources, shard, start, stop, members)
+            shard[places], digest[places] = rows.shard, rows.digest
+            start[places], stop[places], members[:, places] = self._wanted_bytes(rows)
+        return _Spans(keys, sources, shard, start, stop, digest, members)
 
     def _wanted_bytes(self, rows: Rows) -> tuple[Ints, Ints, Ints]:
-        """From the JPEG's tar header to the end of the last member that is wanted."""
+        """From the first wanted member's tar header to the end of the last, and (offset, size) of each."""
         members = [(rows.jpg_offset, rows.jpg_size), (rows.txt_offset, rows.txt_size)]
         if self._with_json:
             members.append((rows.json_offset, rows.json_size))
@@ -133,35 +144,43 @@ class Reader:
             members.append((rows.jpg_offset, np.zeros_like(rows.jpg_size)))
         return start, stop, np.stack([each for member in members for each in member])
 
-    def _start(self, pool: ThreadPoolExecutor, group: _Group) -> _Fetch:
-        spans = group.spans
-        jobs: list[tuple[list[tuple[Place, Piece]], Future[list[Bytes]]]] = []
+    def _planned(self, spans: _Spans) -> Iterator[tuple[int, bool, list[tuple[Place, Piece]]]]:
+        """For each source: whether it is on a server, and its pieces with their places."""
         for source in np.unique(spans.source).tolist():
             samples = np.flatnonzero(spans.source == source)
-            remote, pieces = self._planned(source, spans, samples)
-            some = 1 if remote else max(1, -(-len(pieces) // _LOCAL_TASKS))
-            for first in range(0, len(pieces), some):
-                part = pieces[first : first + some]
-                jobs.append((part, pool.submit(self._read, part)))
-        return _Fetch(group, jobs)
+            shards = spans.shard[samples]
+            places = {each: self._place(source, each) for each in np.unique(shards).tolist()}
+            remote = any(place.is_remote for place in places.values())
+            pieces = plan(
+                shards,
+                spans.start[samples],
+                spans.stop[samples],
+                gap=self._settings.gap_kb * 1000 if remote else _LOCAL_GAP,
+                most=int(self._settings.piece_mb * 1e6) if remote else _LOCAL_PIECE,
+            )
+            yield (
+                source,
+                remote,
+                [
+                    (
+                        places[piece.shard],
+                        Piece(piece.shard, piece.start, piece.stop, samples[piece.samples]),
+                    )
+                    for piece in pieces
+                ],
+            )
 
-    def _planned(
-        self, source: int, spans: _Spans, samples: Ints
-    ) -> tuple[bool, list[tuple[Place, Piece]]]:
-        shards = spans.shard[samples]
-        places = {number: self._place(source, number) for number in np.unique(shards).tolist()}
-        remote = any(is_remote(place.address) for place in places.values())
-        pieces = plan(
-            shards,
-            spans.start[samples],
-            spans.stop[samples],
-            gap=self._settings.gap_kb * 1000 if remote else _LOCAL_GAP,
-            most=int(self._settings.piece_mb * 1e6) if remote else _LOCAL_PIECE,
-        )
-        return remote, [
-            (places[each.shard], Piece(each.shard, each.start, each.stop, samples[each.samples]))
-            for each in pieces
-        ]
+    def _start(self, pool: ThreadPoolExecutor, group: _Group) -> _Fetch:
+        """Ask for all of a group."""
+        jobs: list[tuple[Place, Piece, Future[Bytes]]] = []
+        for _, remote, pieces in self._planned(group.spans):
+            for place, piece in pieces:
+                if remote:
+                    job = pool.submit(self._ranges.read, place, piece.start, piece.stop)
+                    jobs.append((place, piece, job))
+                else:
+                    self._files.local.will_need(place, piece.start, piece.stop)
+        return _Fetch(group, jobs)
 
     def _place(self, source: int, shard: int) -> Place:
         found = self._places.get((source, shard))
@@ -169,72 +188,97 @@ class Reader:
             found = self._places[source, shard] = self._sources[source].place(shard)
         return found
 
-    def _read(self, pieces: list[tuple[Place, Piece]]) -> list[Bytes]:
-        return [self._ranges.read(place, piece.start, piece.stop) for place, piece in pieces]
-
     def _finish(self, fetch: _Fetch) -> Iterator[RawBatch]:
+        """The batches of a group, as soon as all of it is there."""
         spans = fetch.group.spans
-        count = len(spans.keys)
-        jpgs: list[Bytes] = [b""] * count
-        txts, metas = list(jpgs), list(jpgs) if self._with_json else []
+        fetched: dict[int, Members] = {}
         while fetch.jobs:
-            pieces, job = fetch.jobs.pop()
-            for (place, piece), data in zip(pieces, job.result(), strict=True):
-                self._cut(place, piece, data, spans, jpgs, txts, metas)
+            place, piece, job = fetch.jobs.pop()
+            fetched.update(self._cut(place, piece, job.result(), spans))
         start = 0
         for batch in fetch.group.batches:
             stop = start + len(batch.number_N)
-            yield RawBatch(
-                batch.position,
-                spans.keys[start:stop],
-                jpgs[start:stop],
-                txts[start:stop],
-                metas[start:stop],
+            part = range(start, stop)
+            members = (
+                self._local(spans, start, stop)
+                if not fetched
+                else (fetched.pop(i) if i in fetched else self._one(spans, i) for i in part)
             )
-            jpgs[start:stop] = txts[start:stop] = [b""] * (stop - start)
+            yield RawBatch(batch.position, spans.keys[start:stop], members)
             start = stop
 
+    def _one(self, spans: _Spans, i: int) -> Members:
+        return next(self._local(spans, i, i + 1))
+
+    def _local(self, spans: _Spans, first: int, last: int) -> Iterator[Members]:
+        """Samples of shards on this machine, each read when its turn comes."""
+        part = spans.part(first, last)
+        starts, stops = part.start.tolist(), part.stop.tolist()
+        members = (part.members - part.start).tolist()
+        sizes = part.members.tolist()
+        where = zip(part.source.tolist(), part.shard.tolist(), strict=True)
+        places = [self._places[at] for at in where]
+        read = self._files.local.read
+        for key, place, digest, start, stop, jpg, txt, meta, jpg_size, txt_size, meta_size in zip(
+            part.keys,
+            places,
+            part.digest.tolist(),
+            starts,
+            stops,
+            *members[::2],
+            *sizes[1::2],
+            strict=True,
+        ):
+            data = read(place, start, stop)
+            view = memoryview(data)
+            as_known = data.startswith(f"{key}.jpg\0".encode(), jpg - BLOCK)
+            if digest or not (as_known and data.startswith(b"%011o" % jpg_size, jpg - 388)):
+                self._check(place, key, digest, view, start, jpg, jpg_size)
+            yield (
+                view[jpg : jpg + jpg_size],
+                view[txt : txt + txt_size],
+                view[meta : meta + meta_size],
+            )
+
     def _cut(
-        self,
-        place: Place,
-        piece: Piece,
-        data: Bytes,
-        spans: _Spans,
-        jpgs: list[Bytes],
-        txts: list[Bytes],
-        metas: list[Bytes],
-    ) -> None:
-        """Give each sample of a piece its members, after a look at the tar header of its picture."""
+        self, place: Place, piece: Piece, data: Bytes, spans: _Spans
+    ) -> Iterator[tuple[int, Members]]:
+        """The samples of a piece that was fetched, by their number in the group."""
         view = memoryview(data)
         members = (spans.members[::2, piece.samples] - piece.start).T.tolist()
         sizes = spans.members[1::2, piece.samples].T.tolist()
-        for i, starts, lengths in zip(piece.samples.tolist(), members, sizes, strict=True):
-            (jpg, txt, meta), (jpg_size, txt_size, meta_size) = starts, lengths
-            key = spans.keys[i]
-            header = bytes(view[jpg - BLOCK : jpg - 376])
-            if not _is_header(header, key, jpg_size, place.is_foreign):
-                raise ArchiveError(
-                    f"shard {place.shard} at {place.address} holds no picture of {key} at byte "
-                    f"{piece.start + jpg:,}: it is another version than the one that was indexed, or "
-                    f"damaged{self._or_cache}"
-                )
-            jpgs[i] = view[jpg : jpg + jpg_size]
-            txts[i] = view[txt : txt + txt_size]
-            if metas:
-                metas[i] = view[meta : meta + meta_size]
-        if self._settings.verify == "sha256":
-            self._verify(place, piece, spans, jpgs)
+        digests = spans.digest[piece.samples].tolist()
+        for i, starts, lengths, digest in zip(
+            piece.samples.tolist(), members, sizes, digests, strict=True
+        ):
+            self._check(place, spans.keys[i], digest, view, piece.start, starts[0], lengths[0])
+            jpg, txt, meta = (
+                view[start : start + size] for start, size in zip(starts, lengths, strict=True)
+            )
+            yield i, (jpg, txt, meta)
 
-    def _verify(self, place: Place, piece: Piece, spans: _Spans, jpgs: list[Bytes]) -> None:
-        numbers = piece.samples.tolist()
-        keys = [spans.keys[i] for i in numbers]
-        source = self._sources[int(spans.source[numbers[0]])]
-        for i, key, noted in zip(numbers, keys, source.digests(place.shard, keys), strict=True):
-            if hashlib.sha256(jpgs[i]).hexdigest() != noted:
-                raise ArchiveError(
-                    f"shard {place.shard} at {place.address}: the picture of {key} has another SHA-256 "
-                    "than its figures file notes"
-                )
+    def _check(
+        self,
+        place: Place,
+        key: str,
+        digest: int,
+        view: memoryview,
+        start: int,
+        jpg: int,
+        size: int,
+    ) -> None:
+        """Look at the tar header of a picture, and at its digest where one is known."""
+        header = bytes(view[jpg - BLOCK : jpg - 376])
+        if not _is_header(header, key, size, place.is_foreign):
+            raise ArchiveError(
+                f"shard {place.shard} at {place.address} holds no picture of {key} at byte {start + jpg:,}: "
+                f"it is another version than the one that was indexed, or damaged{self._or_cache}"
+            )
+        if digest and picture_digest(view[jpg : jpg + size]) != digest:
+            raise ArchiveError(
+                f"shard {place.shard} at {place.address}: the picture of {key} has another SHA-256 than its "
+                f"figures file notes{self._or_cache}"
+            )
 
 
 def _is_header(header: bytes, key: str, size: int, is_foreign: bool) -> bool:
@@ -272,6 +316,7 @@ class _Spans:
     shard: Ints
     start: Ints
     stop: Ints
+    digest: Ints
     members: Ints
 
     @property
@@ -286,17 +331,19 @@ class _Spans:
             self.shard[cut],
             self.start[cut],
             self.stop[cut],
+            self.digest[cut],
             self.members[:, cut],
         )
 
     @staticmethod
     def joined(parts: Sequence[_Spans]) -> _Spans:
         return _Spans(
-            [key for part in parts for key in part.keys],
+            list(chain.from_iterable(part.keys for part in parts)),
             np.concatenate([part.source for part in parts]),
             np.concatenate([part.shard for part in parts]),
             np.concatenate([part.start for part in parts]),
             np.concatenate([part.stop for part in parts]),
+            np.concatenate([part.digest for part in parts]),
             np.concatenate([part.members for part in parts], axis=1),
         )
 
@@ -314,10 +361,10 @@ class _Fetch:
     """A group under way."""
 
     group: _Group
-    jobs: list[tuple[list[tuple[Place, Piece]], Future[list[Bytes]]]]
+    jobs: list[tuple[Place, Piece, Future[Bytes]]]
 
 
 def split_evenly(start: int, stop: int, parts: int, part: int) -> tuple[int, int]:
     """A contiguous share of [start, stop): sizes differ by one at the most."""
-    edges = [start + (stop - start) * i // parts for i in range(parts + 1)]
-    return list(pairwise(edges))[part]
+    count = stop - start
+    return start + count * part // parts, start + count * (part + 1) // parts
