@@ -438,14 +438,19 @@ def test_a_key_in_two_shards_counts_once(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_tar_is_named(change: Any, said: str, tmp_path: Path) -> None:
-    """The shard's name and the place; the other shards' tables stand."""
-    (tmp_path / "s-1.tar").write_bytes(tar(sample(1)))
+    """The shard's name and the place, when all others are indexed."""
+    for number in (1, 3):
+        (tmp_path / f"s-{number}.tar").write_bytes(tar(sample(number)))
     data = change(tar([("a.jpg", picture(1)), ("a.txt", b"x")], tarfile.USTAR_FORMAT))
     (tmp_path / "s-2.tar").write_bytes(data)
     with pytest.raises(ArchiveError, match=rf"s-2.*{said}"):
         index([tmp_path], tmp_path / "a")
-    assert set(Archive(tmp_path / "a").done()) == {"s-1"}
-    assert not list((tmp_path / "a").rglob(".*.tmp"))
+    assert set(Archive(tmp_path / "a").done()) == {"s-1", "s-3"}
+    assert (tmp_path / "a" / "labels" / "biomedica.json").exists()
+    left = [
+        p.name for p in (tmp_path / "a").rglob(".*") if p.name.endswith(("tmp", "trace", "state"))
+    ]
+    assert left == []
 
 
 def retyped(data: bytes, kind: bytes) -> bytes:
@@ -498,6 +503,22 @@ def test_workers_and_engines_make_the_same_tables(tmp_path: Path) -> None:
             assert path.read_bytes() == other.read_bytes()
     done, total, samples, rejects = told[-1]
     assert done == total > 0 and (samples, rejects) == (6, 0)
+
+
+def test_a_picture_that_kills_its_process_is_left_out(tmp_path: Path) -> None:
+    """One that takes too long is a reject at its second try; the others of the tar are indexed."""
+    buffer = io.BytesIO()
+    large = Image.new("RGB", (12_000, 12_000), (9, 200, 40))
+    exif = large.getexif()
+    exif[0x0112] = 6  # to be turned: every pixel is decoded
+    large.save(buffer, "JPEG", exif=exif)
+    members = [*sample(1), ("slow.jpg", buffer.getvalue()), ("slow.txt", b"Large."), *sample(2)]
+    (tmp_path / "s-1.tar").write_bytes(tar(members))
+    given = load_settings(None, ["run.item_seconds=0.5"])
+    engine = open_engine("local", 1, None)
+    root = Archive(tmp_path / "a")
+    found = foreign.index([str(tmp_path)], root, SOURCE, given.images, given.run, engine)
+    assert found.rejects == {"timed_out": 1} and found.num_samples == 2
 
 
 # over HTTP
@@ -571,8 +592,13 @@ def test_a_change_in_between_is_an_error(
 def test_a_server_that_stays_away(server: TarServer, tmp_path: Path) -> None:
     """An error that names the address."""
     server.statuses = [503] * 10
-    with pytest.raises(SourceError, match=r"000000\.tar: HTTP 503 \(4 tries\)"):
+    with pytest.raises(ArchiveError, match=r"000000\.tar: HTTP 503 \(4 tries\)"):
         index([url_of(server)], tmp_path / "a")
+    data = next(iter(server.files.values()))
+    server.files = {f"data/s-{number}.tar": data for number in range(5)}
+    server.statuses = [503] * 99
+    with pytest.raises(SourceError, match=r"s-2\.tar: HTTP 503"):  # the third in a row is the last
+        index([server.url("data/s-{0..4}.tar")], tmp_path / "c")
     with pytest.raises(SourceError, match="HTTP 404"):
         index([server.url("data/none.tar")], tmp_path / "b")
 

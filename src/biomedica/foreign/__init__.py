@@ -1,6 +1,7 @@
 """Shards that somebody else wrote: an archive folder whose samples stay where they are.
 
     addresses  the command's words to tars, and a name for each
+    requests   HTTP: where a token goes, what is tried again
     streams    a tar's bytes from a file, an HTTP server, a bucket
     tars       headers to files with their exact places
     fields     what a sample's JSON says, in our columns

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from biomedica.errors import ConfigError, SourceError
-from biomedica.foreign.streams import list_bucket, shown
+from biomedica.foreign.requests import shown
+from biomedica.foreign.streams import list_bucket
 from biomedica.sources import SourceSettings
 
 _BRACES = re.compile(r"\{([^{}]*)\}")

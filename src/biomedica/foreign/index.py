@@ -25,14 +25,16 @@ import pyarrow.dataset as ds
 
 from biomedica import __version__
 from biomedica.archive import FORMAT_VERSION, Archive, Done, Place
-from biomedica.errors import ConfigError
+from biomedica.errors import ArchiveError, ConfigError, SourceError
 from biomedica.features import figures_path
 from biomedica.foreign.addresses import expand, new_names
 from biomedica.foreign.fields import article_row
 from biomedica.foreign.labels import write_labels
+from biomedica.foreign.requests import hub_token, shown
 from biomedica.foreign.samples import Group, Row, groups, read_sample, reject
-from biomedica.foreign.streams import hub_token, look_up, open_bytes, shown
+from biomedica.foreign.streams import look_up, open_bytes
 from biomedica.foreign.tables import Tables, table_names
+from biomedica.foreign.tars import TarError
 from biomedica.images import ImageSettings
 from biomedica.records import Reason, Reject, Stage
 from biomedica.run import LeftOut, RunSettings, run_tasks, trace_path
@@ -48,6 +50,8 @@ Tell = Callable[[int, int, int, int], None]
 _FORM = 1
 """Of what is taken from a tar. Another one makes shards be read again."""
 _STATE = Struct("<QQQ")
+_MOST_AWAY = 3
+"""Tars one after the other that do not arrive, before the rest is given up."""
 _SECONDS = 0.5
 """Between two notes of how far a task is."""
 
@@ -140,8 +144,8 @@ def index(
     Tars that were indexed by an earlier call stay in it; of those that are named, new and changed ones are
     read. Same tars, same tables. with_text   keep full texts in the articles tables
 
-    Raises `ConfigError` for words that cannot be meant, `SourceError` for a tar that cannot be read,
-    `ArchiveError` for one that is damaged or changes while it is read; other tars' tables stand then.
+    Raises `ConfigError` for words that cannot be meant, `SourceError` where a tar cannot be found;
+    `ArchiveError`, when all others are read, with the names of those that are damaged or changed meanwhile.
     """
     archive.create()
     if archive.info_path.exists() and archive.info().get("kind") != KIND:
@@ -154,13 +158,29 @@ def index(
         _forget(archive, waiting)
         archive.set_places(job.places)
         with _Watch(job, waiting, tell) as watch:
-            for done in run_tasks(engine, archive, waiting, index_task, job.for_shard, run):
-                watch.ended(done)
+            failed = []
+            for ended in run_tasks(engine, archive, waiting, index_task, job.for_shard, run):
+                if isinstance(ended, Done):
+                    watch.ended(ended)
+                else:
+                    failed.append(ended)
+                    _check_source(failed)
         num_withdrawn = _withdraw_repeated(archive)
         labels = write_labels(archive)
         found = _counted(archive, job.places, len(waiting), num_withdrawn, labels)
         _write_info(archive, words, job, found.counts)
+    if failed:
+        said = "\n  ".join(each.message for each in failed)
+        raise ArchiveError(
+            f"{len(failed)} of {len(waiting)} tars could not be indexed, the others are:\n  {said}"
+        )
     return found
+
+
+def _check_source(failed: Sequence[Failed]) -> None:
+    """Raise `SourceError` when one tar after the other does not arrive: the rest would not either."""
+    if len(failed) >= _MOST_AWAY and all(each.is_away for each in failed[-_MOST_AWAY:]):
+        raise SourceError(failed[-1].message)
 
 
 def _prepare(
@@ -238,8 +258,25 @@ def _forget(archive: Archive, shards: Sequence[str]) -> None:
             (archive.root / name).unlink(missing_ok=True)
 
 
-def index_task(job: IndexJob, shard: str, left_out: frozenset[LeftOut]) -> Done:
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A tar that could not be indexed."""
+
+    message: str
+    is_away: bool
+    """Its bytes did not arrive; else they are not what they should be."""
+
+
+def index_task(job: IndexJob, shard: str, left_out: frozenset[LeftOut]) -> Done | Failed:
     """Read one tar, write its tables, record it as done. Safe to repeat; same bytes, same tables."""
+    try:
+        return _index_task(job, shard, left_out)
+    except (TarError, SourceError) as error:
+        trace_path(job.archive, shard).unlink(missing_ok=True)
+        return Failed(str(error), isinstance(error, SourceError))
+
+
+def _index_task(job: IndexJob, shard: str, left_out: frozenset[LeftOut]) -> Done:
     started, cpu_started = time.monotonic(), time.process_time()
     archive = Archive(job.archive)
     guard = Guard(trace_path(job.archive, shard), job.run.item_seconds, job.run.memory_mb)

@@ -46,7 +46,7 @@ class Group:
 
 
 def groups(shard: str, stream: Bytes, most_bytes: int) -> Iterator[Group]:
-    """Samples of a tar in order. Members of more than `most_bytes` are not read. Raises `ArchiveError`."""
+    """Samples of a tar in order. Members of more than `most_bytes` are not read. Raises `TarError`."""
     group: Group | None = None
     for entry in entries(shard, stream):
         match = _NAME.fullmatch(entry.name)

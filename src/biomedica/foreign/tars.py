@@ -1,7 +1,7 @@
 """A tar read once, front to back: its plain files with the exact places of their bytes.
 
 Understood are ustar, pax, GNU and the old form without a magic word. Nothing is ever written to a
-disk under a member's name. A sparse file, an unknown type or a damaged header is an `ArchiveError`: what
+disk under a member's name. A sparse file, an unknown type or a damaged header is an `TarError`: what
 follows it could not be trusted.
 """
 
@@ -28,6 +28,10 @@ _COMPRESSED = {
     b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
+
+
+class TarError(ArchiveError):
+    """A tar is damaged, of a kind that is not read, or changed meanwhile. The message names its shard."""
 
 
 class Bytes(Protocol):
@@ -65,7 +69,7 @@ class Entry:
 def entries(shard: str, stream: Bytes) -> Iterator[Entry]:
     """Plain files in order. The stream stands at the file's first byte: read it, or leave it.
 
-    Ends where tar readers end: at a block of zeros, or with the last byte. Raises `ArchiveError`.
+    Ends where tar readers end: at a block of zeros, or with the last byte. Raises `TarError`.
     """
     lasting: dict[str, str] = {}
     own: dict[str, str] = {}
@@ -118,7 +122,7 @@ def _check_header(shard: str, place: int, header: bytes) -> None:
     if place == 0:
         for magic, name in _COMPRESSED.items():
             if header.startswith(magic):
-                raise ArchiveError(
+                raise TarError(
                     f"{shard} is compressed ({name}): samples cannot be read out of its middle; "
                     "a plain .tar is expected"
                 )
@@ -136,8 +140,8 @@ def _signed_sum(header: bytes) -> int:
     return sum(header) - 256 * sum(byte > 127 for byte in header) if max(header) > 127 else -1
 
 
-def _broken(shard: str, place: int, what: str) -> ArchiveError:
-    return ArchiveError(f"{shard} {what} at byte {place}; its samples cannot be indexed")
+def _broken(shard: str, place: int, what: str) -> TarError:
+    return TarError(f"{shard} {what} at byte {place}; its samples cannot be indexed")
 
 
 def _number(shard: str, place: int, field: bytes) -> int:
