@@ -46,6 +46,7 @@ ORDER = (
     "sources",
     "images",
     "parse",
+    "settings",
     "records errors",
 )
 """From top to bottom; modules of one line do not import each other, but for the named exceptions."""

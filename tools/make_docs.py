@@ -14,7 +14,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from biomedica import archive, catalog, config, duplicates, enrich, label, plan, published, shards
+from biomedica import (
+    archive,
+    catalog,
+    config,
+    duplicates,
+    enrich,
+    label,
+    plan,
+    published,
+    settings,
+    shards,
+)
 from biomedica.cluster import model as clusters
 from biomedica.export import attribution
 from biomedica.foreign import tables as stated
@@ -80,7 +91,7 @@ def settings_page() -> str:
     values = config.Settings()
     for table in dataclasses.fields(values):
         group = getattr(values, table.name)
-        about = config.setting_docs(type(group))
+        about = settings.setting_docs(type(group))
         parts.append(f"## [{table.name}]\n\n{type(group).__doc__}\n")
         parts.append("| name | default | meaning |\n|---|---|---|")
         for each in dataclasses.fields(group):

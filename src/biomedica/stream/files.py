@@ -286,7 +286,7 @@ class RemoteFiles:
 
 
 def _opened(scheme: str, host: str, settings: ReadSettings) -> Any:
-    from obstore.store import HTTPStore, S3Store
+    from obstore.store import HTTPStore
 
     client: dict[str, Any] = {
         "timeout": timedelta(seconds=settings.timeout_seconds),
@@ -294,21 +294,33 @@ def _opened(scheme: str, host: str, settings: ReadSettings) -> Any:
     }
     retry: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
     if scheme == "s3":
-        keys = "AWS_ACCESS_KEY_ID" in os.environ
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3")
-        return S3Store(
-            host,
-            endpoint=endpoint,
-            region=os.environ.get("AWS_REGION", "us-east-1"),
-            skip_signature=not keys,
-            virtual_hosted_style_request=False,
-            client_options=client,  # type: ignore[arg-type]
-            retry_config=retry,
-        )
+        return _bucket(host, client, retry)
     token = os.environ.get("HF_TOKEN")
     if token and _is_hub(host):
         client["default_headers"] = {"Authorization": f"Bearer {token}"}
     return HTTPStore(f"{scheme}://{host}", client_options=client, retry_config=retry)  # type: ignore[arg-type]
+
+
+def _bucket(name: str, client: Any, retry: Any) -> Any:
+    from obstore.store import S3Store
+
+    return S3Store(
+        name,
+        endpoint=os.environ.get("AWS_ENDPOINT_URL_S3"),
+        region=os.environ.get("AWS_REGION", "us-east-1"),
+        skip_signature="AWS_ACCESS_KEY_ID" not in os.environ,
+        virtual_hosted_style_request=False,
+        client_options=client,
+        retry_config=retry,
+    )
+
+
+def open_bucket(address: str) -> tuple[Any, str]:
+    """A bucket to write to, and the prefix in it, by `s3://BUCKET/PREFIX`. Raises `ConfigError`."""
+    parts = urlsplit(address)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise ConfigError(f"{address!r}: s3://BUCKET/PATH is expected")
+    return _bucket(parts.netloc, {"allow_http": True}, None), parts.path.strip("/")
 
 
 def _is_hub(host: str) -> bool:

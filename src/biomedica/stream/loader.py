@@ -17,7 +17,7 @@ from biomedica.stream.pixels import NUM_DRAWS, Pixels
 from biomedica.stream.reader import RawBatch, Reader, Wanted, split_evenly
 from biomedica.stream.samples import Samples
 from biomedica.stream.settings import ReadSettings
-from biomedica.stream.texts import TextSettings, decoded, texts_of
+from biomedica.stream.texts import TextSettings, decoded, facts_of, texts_of
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
@@ -31,6 +31,7 @@ class Batch:
     images     uint8 (B, 3, S, S); None where no pixels were asked for
     texts      B lists of `TextSettings.per_image` texts; empty where there is a tokenizer
     tokens     int64 (B, per_image, T); None where there is no tokenizer
+    facts      the samples' JSON members; empty unless they were asked for
     """
 
     position: int
@@ -39,6 +40,7 @@ class Batch:
     images: torch.Tensor | None
     texts: list[list[str]]
     tokens: torch.Tensor | None
+    facts: list[dict[str, Any]]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -66,6 +68,7 @@ class Stream(IterableDataset[Batch]):
     drop_last    leave out the last step when it is not full; else it is split as evenly as possible
     pixels       None: no pictures are decoded
     tokenizer    texts to int64 (N, T); None: texts stay texts
+    with_facts   give the JSON members too
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Stream(IterableDataset[Batch]):
         pixels: Pixels | None = None,
         texts: TextSettings | None = None,
         tokenizer: Tokenizer | None = None,
+        with_facts: bool = False,
     ) -> None:
         if batch < 1 or not 0 <= rank < world or epochs < 1:
             raise ConfigError(
@@ -97,6 +101,8 @@ class Stream(IterableDataset[Batch]):
         self._read = read or chosen[0].samples.settings
         self._pixels, self._texts = pixels, texts or TextSettings()
         self._tokenizer = tokenizer
+        self._with_facts = with_facts
+        self._with_json = with_facts or self._texts.needs_json
         self.position = 0
 
     @property
@@ -134,8 +140,7 @@ class Stream(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        with_json = self._texts.needs_json
-        reader = Reader(self.mix.samples, self._read, with_json=with_json)
+        reader = Reader(self.mix.samples, self._read, with_json=self._with_json)
         for raw in reader.batches(self._wanted(number, count)):
             batch = self._batch(raw)
             if worker is None:
@@ -144,7 +149,7 @@ class Stream(IterableDataset[Batch]):
 
     def raw(self) -> Iterator[RawBatch]:
         """Bytes as they stand in the shards, in this process; nothing is decoded."""
-        reader = Reader(self.mix.samples, self._read, with_json=self._texts.needs_json)
+        reader = Reader(self.mix.samples, self._read, with_json=self._with_json)
         return reader.batches(self._wanted(0, 1))
 
     def _wanted(self, worker: int, workers: int) -> Iterator[Wanted]:
@@ -166,18 +171,20 @@ class Stream(IterableDataset[Batch]):
         num_texts = self._texts.num_draws
         draws = uniform(self.seed, positions, NUM_DRAWS + num_texts)
         images = None if self._pixels is None else self._pixels.empty(count)
-        texts = []
+        texts, facts = [], []
         for i, (key, (jpg, txt, meta)) in enumerate(zip(raw.keys, raw.members, strict=True)):
             if self._pixels is not None:
                 self._pixels.write(images, i, jpg, key, draws[i])
             caption = decoded(key, txt)
+            if self._with_facts:
+                facts.append(facts_of(key, meta))
             texts.append(texts_of(key, caption, meta, draws[i, NUM_DRAWS:], self._texts))
         tokens = None
         if self._tokenizer is not None:
             flat = self._tokenizer([text for each in texts for text in each])
             tokens, texts = flat.reshape(count, self._texts.per_image, -1), []
         start, stop = self._step_of(raw.position)
-        return Batch(start, stop, raw.keys, images, texts, tokens)
+        return Batch(start, stop, raw.keys, images, texts, tokens, facts)
 
     def _step_of(self, position: int) -> tuple[int, int]:
         """The step that a position of this rank belongs to."""

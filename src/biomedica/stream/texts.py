@@ -89,13 +89,18 @@ def texts_of(
     return found
 
 
-def _facts(key: str, meta: bytes | memoryview | None) -> dict[str, Any]:
+def facts_of(key: str, meta: bytes | memoryview | None) -> dict[str, Any]:
+    """A JSON member's content. Raises `ArchiveError` for what is no JSON object."""
     try:
-        facts = json.loads(bytes(meta or b""))
-        if isinstance(facts["mentions"], list):
-            return dict(facts)
-    except (ValueError, KeyError, TypeError):
-        pass
+        return dict(json.loads(bytes(meta or b"")))
+    except (ValueError, TypeError) as error:
+        raise ArchiveError(f"the JSON of {key} cannot be read: {error}") from None
+
+
+def _facts(key: str, meta: bytes | memoryview | None) -> dict[str, Any]:
+    facts = facts_of(key, meta)
+    if isinstance(facts.get("mentions"), list):
+        return facts
     raise ArchiveError(
         f"the JSON of {key} holds no mentions: texts other than 'caption' need samples that this program wrote"
     )

@@ -1,0 +1,169 @@
+"""Retrieval between the pictures and captions of held-out samples, with intervals over articles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from biomedica.clip import Made
+from biomedica.stream import OrderSettings, PixelSettings, Samples
+from biomedica.stream.loader import Stream
+from biomedica.stream.pixels import Pixels
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+RECALLS = (1, 5, 10)
+_RESAMPLES = 1000
+_QUERIES = 1024
+"""Queries that are compared with all of the others at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieval:
+    """Recall in both directions: the share of queries that find their counterpart among the first k.
+
+    A picture's counterpart is every caption that is the same text (figures with several pictures share
+    one), and a caption's every picture that has it. Intervals are 95 %, by bootstrap over articles.
+    """
+
+    num_pairs: int
+    num_texts: int
+    """Different captions."""
+    num_articles: int
+    image_to_text: dict[str, float]
+    text_to_image: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    """Of each recall, by `image_to_text/1` ..."""
+    chance: dict[str, float]
+    """What a random order gives, in the mean over queries."""
+    median_rank: float
+    """Of pictures' first right caption, among all pairs; 1 is best."""
+
+    def flat(self) -> dict[str, float]:
+        """Numbers for a log."""
+        found = {f"image_to_text/{k}": v for k, v in self.image_to_text.items()}
+        found |= {f"text_to_image/{k}": v for k, v in self.text_to_image.items()}
+        return found | {"median_rank": self.median_rank}
+
+
+def evaluate(
+    made: Made, samples: Samples, *, max_samples: int = 0, batch: int = 64, device: Any = "cpu"
+) -> Retrieval:
+    """Score a model on a view's samples, in their order or `max_samples` of them by chance (always the same).
+
+    Captions are the texts; pictures are resized as the model was trained to see them, without crops.
+    """
+    order = OrderSettings(shuffle=bool(max_samples))
+    stream = Stream(
+        samples,
+        batch=batch,
+        order=order,
+        pixels=Pixels(PixelSettings(size=made.preprocess.size, train=False)),
+        with_facts=True,
+    )
+    left = max_samples or len(samples)
+    images, texts, captions, articles = [], [], [], []
+    was_training = made.model.training
+    made.model.eval()
+    try:
+        for some in stream:
+            keep = min(left, len(some))
+            assert some.images is not None
+            found = _features(made, some.images[:keep], [t[0] for t in some.texts[:keep]], device)
+            images.append(found[0])
+            texts.append(found[1])
+            captions += [each[0] for each in some.texts[:keep]]
+            articles += [
+                str(facts.get("pmcid") or key)
+                for facts, key in zip(some.facts[:keep], some.keys, strict=False)
+            ]
+            left -= keep
+            if not left:
+                break
+    finally:
+        made.model.train(was_training)
+    return score(np.concatenate(images), np.concatenate(texts), captions, articles)
+
+
+def _features(made: Made, pixels: Any, texts: list[str], device: Any) -> tuple[Floats, Floats]:
+    mean = torch.tensor(made.preprocess.mean, device=device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(made.preprocess.std, device=device).view(1, 3, 1, 1) * 255
+    with torch.no_grad():
+        images = made.model.encode_image((pixels.to(device).float() - mean) / std, normalize=True)
+        found = made.model.encode_text(made.tokenizer(texts).to(device), normalize=True)
+    return images.float().cpu().numpy(), found.float().cpu().numpy()
+
+
+def score(
+    images_ND: Floats, texts_ND: Floats, captions: list[str], articles: list[str]
+) -> Retrieval:
+    """Recalls of N pairs, row i of the pictures with row i of the texts; rows of length 1.
+
+    articles   of each pair: what the bootstrap draws
+    """
+    group_N = np.unique(np.array(captions), return_inverse=True)[1]
+    ranks = {
+        "image_to_text": _ranks(images_ND, texts_ND, group_N),
+        "text_to_image": _ranks(texts_ND, images_ND, group_N),
+    }
+    article_N = np.unique(np.array(articles), return_inverse=True)[1]
+    draws = _draws(int(article_N.max()) + 1)
+    intervals = {}
+    for direction, found in ranks.items():
+        for k in RECALLS:
+            intervals[f"{direction}/{k}"] = _interval(found <= k, article_N, draws)
+    recalls = {
+        direction: {str(k): float((found <= k).mean()) for k in RECALLS}
+        for direction, found in ranks.items()
+    }
+    return Retrieval(
+        num_pairs=len(captions),
+        num_texts=int(group_N.max()) + 1,
+        num_articles=int(article_N.max()) + 1,
+        image_to_text=recalls["image_to_text"],
+        text_to_image=recalls["text_to_image"],
+        intervals=intervals,
+        chance={str(k): _chance(group_N, k) for k in RECALLS},
+        median_rank=float(np.median(ranks["image_to_text"])),
+    )
+
+
+def _ranks(queries_ND: Floats, others_ND: Floats, group_N: Ints) -> Ints:
+    """(N,): place of each query's best counterpart, from 1. Ties count against the query."""
+    found = np.empty(len(queries_ND), np.int64)
+    for start in range(0, len(queries_ND), _QUERIES):
+        part = slice(start, start + _QUERIES)
+        similar_QN = queries_ND[part] @ others_ND.T
+        right_QN = group_N[part, None] == group_N[None, :]
+        best_Q1 = np.where(right_QN, similar_QN, -np.inf).max(axis=1, keepdims=True)
+        found[part] = 1 + ((similar_QN >= best_Q1) & ~right_QN).sum(axis=1)
+    return found
+
+
+def _chance(group_N: Ints, k: int) -> float:
+    """Recall at k of a random order: 1 - C(N - p, k) / C(N, k) for p counterparts, in the mean."""
+    count = len(group_N)
+    sizes = np.bincount(group_N)[group_N].astype(float)
+    missed = np.ones(count)
+    for i in range(min(k, count)):
+        missed *= np.maximum(0.0, count - sizes - i) / (count - i)
+    return float(1 - missed.mean())
+
+
+def _draws(num_articles: int) -> Ints:
+    """(_RESAMPLES, num_articles): how often each resample takes each article."""
+    random = np.random.default_rng(0)
+    return random.multinomial(num_articles, np.full(num_articles, 1 / num_articles), _RESAMPLES)
+
+
+def _interval(hit_N: NDArray[np.bool_], article_N: Ints, draws_RA: Ints) -> tuple[float, float]:
+    """95 % of the resamples' recalls, articles drawn with all of their pairs."""
+    hits_A = np.bincount(article_N, hit_N, minlength=draws_RA.shape[1])
+    sizes_A = np.bincount(article_N, minlength=draws_RA.shape[1])
+    found = (draws_RA @ hits_A) / (draws_RA @ sizes_A)
+    low, high = np.percentile(found, (2.5, 97.5))
+    return float(low), float(high)
