@@ -1,15 +1,22 @@
 """Ranges that were fetched, kept on a disk of this machine: for each shard a sparse file and a list of
-the ranges that it holds. Processes share it; a full cache keeps what it has."""
+the ranges that it holds. Processes share it; a full cache keeps what it has.
+
+A machine that goes down may keep the note of a range and lose its bytes, so a note has the bytes' CRC-32,
+which is compared once in each process. Notes are lines: one that was torn spoils no other.
+"""
 
 from __future__ import annotations
 
 import bisect
+import errno
 import fcntl
 import hashlib
 import os
-import struct
+import re
 import threading
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from biomedica.errors import ArchiveError
@@ -17,7 +24,8 @@ from biomedica.shards import disk_message
 from biomedica.stream.files import Files, Place
 from biomedica.stream.settings import ReadSettings
 
-_RECORD = struct.Struct("<qq")
+_NOTE = re.compile(rb"^(\d{1,15}) (\d{1,15}) (\d{1,10})$", re.MULTILINE)
+"""Start, stop, CRC-32."""
 
 
 class CachedFiles:
@@ -49,35 +57,35 @@ class CachedFiles:
             return self._files.read(place, start, stop)
         with self._lock:
             if place.address not in self._shards:
-                self._shards[place.address] = _Cached.open(self._root, place)
+                self._shards[place.address] = _Cached(self._root, place)
             shard = self._shards[place.address]
-        if shard.holds(start, stop):
-            data = os.pread(shard.data, stop - start, start)
-            if len(data) == stop - start:
-                return data
+        kept = shard.read(start, stop)
+        if kept is not None:
+            return kept
         found = self._files.read(place, start, stop)
         if not self._full:
             self._keep(shard, start, found)
         return found
 
     def _keep(self, shard: _Cached, start: int, data: bytes | memoryview) -> None:
-        """Bytes first, then the note that they are there. A disk that is full ends the keeping."""
-        if not self._reserve(len(data)):
-            self._full = True
-            return
+        """A disk that is full ends the keeping."""
         try:
-            os.pwrite(shard.data, data, start)
+            if self._reserve(len(data)):
+                shard.keep(start, data)
+            else:
+                self._full = True
         except OSError:
             self._full = True
-            return
-        shard.add(start, start + len(data))
 
     def _reserve(self, count: int) -> bool:
         """Whether so many bytes still fit, counted for all processes."""
         fcntl.flock(self._total, fcntl.LOCK_EX)
         try:
             text = os.pread(self._total, 32, 0)
-            used = int(text or b"0")
+            try:
+                used = int(text or b"0")
+            except ValueError:  # the count is lost; the files tell
+                used = sum(path.stat().st_blocks * 512 for path in self._root.glob("*.data"))
             if used + count > self._limit:
                 return False
             os.pwrite(self._total, b"%31d" % (used + count), 0)
@@ -86,59 +94,82 @@ class CachedFiles:
             fcntl.flock(self._total, fcntl.LOCK_UN)
 
 
-@dataclass(slots=True)
 class _Cached:
-    """What is kept of one shard."""
+    """What is kept of one shard. Files are open only while they are used: shards may be many."""
 
-    data: int
-    """Descriptor of the sparse file."""
-    notes: int
-    """Descriptor of the list of ranges, appended to by all processes."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    starts: list[int] = field(default_factory=list)
-    stops: list[int] = field(default_factory=list)
-    """Ranges that do not touch, in order."""
-
-    @classmethod
-    def open(cls, root: Path, place: Place) -> _Cached:
-        """A shard of another version is another shard."""
+    def __init__(self, root: Path, place: Place) -> None:
+        # a shard of another version is another shard
         what = f"{place.address}\n{place.size}\n{place.etag}\n{place.version}"
         name = hashlib.sha256(what.encode()).hexdigest()[:32]
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._data, self._notes = root / f"{name}.data", root / f"{name}.notes"
+        self._lock = threading.Lock()
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+        """Ranges that do not touch, in order: what this process knows to be there."""
         try:
-            found = cls(
-                os.open(root / f"{name}.data", flags, 0o644),
-                os.open(root / f"{name}.ranges", flags | os.O_APPEND, 0o644),
-            )
+            notes = self._notes.read_bytes() if self._notes.exists() else b""
         except OSError as error:
             raise ArchiveError(disk_message(root, error)) from error
-        content = os.pread(found.notes, os.fstat(found.notes).st_size, 0)
-        whole = len(content) // _RECORD.size * _RECORD.size
-        for start, stop in _RECORD.iter_unpack(content[:whole]):
-            found._insert(start, stop)
-        return found
+        found = (tuple(map(int, each)) for each in _NOTE.findall(notes))
+        self._noted = [each for each in found if each[0] < each[1]]
+        """Start, stop and sum of ranges that are still to be compared."""
 
-    def __del__(self) -> None:
-        os.close(self.data)
-        os.close(self.notes)
+    def read(self, start: int, stop: int) -> bytes | None:
+        """The bytes [start, stop), where all of them are there."""
+        try:
+            with _descriptor(self._data, os.O_RDONLY) as file:
+                if not self._holds(file, start, stop):
+                    return None
+                data = os.pread(file, stop - start, start)
+        except OSError:
+            return None
+        return data if len(data) == stop - start else None
 
-    def holds(self, start: int, stop: int) -> bool:
-        """Whether all of a range is there."""
-        with self.lock:
-            place = bisect.bisect_right(self.starts, start) - 1
-            return place >= 0 and self.stops[place] >= stop
-
-    def add(self, start: int, stop: int) -> None:
-        """Note a range whose bytes are written."""
-        with self.lock:
-            os.write(self.notes, _RECORD.pack(start, stop))
+    def keep(self, start: int, data: bytes | memoryview) -> None:
+        """Bytes first, then the note that they are there. Raises `OSError` where they do not fit."""
+        with _descriptor(self._data, os.O_RDWR | os.O_CREAT) as file:
+            _check_all(os.pwrite(file, data, start), len(data))
+        stop = start + len(data)
+        with self._lock:
             self._insert(start, stop)
+        note = b"\n%d %d %d\n" % (start, stop, zlib.crc32(data))
+        with _descriptor(self._notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
+            _check_all(os.write(file, note), len(note))
+
+    def _holds(self, file: int, start: int, stop: int) -> bool:
+        with self._lock:
+            self._compare(file, start, stop)
+            place = bisect.bisect_right(self._starts, start) - 1
+            return place >= 0 and self._stops[place] >= stop
+
+    def _compare(self, file: int, start: int, stop: int) -> None:
+        """Of noted ranges that overlap with a wanted one, take those whose bytes have their sum."""
+        near = [note for note in self._noted if note[0] < stop and note[1] > start]
+        if near:
+            self._noted = [note for note in self._noted if note[0] >= stop or note[1] <= start]
+        for first, last, noted in near:
+            if zlib.crc32(os.pread(file, last - first, first)) == noted:
+                self._insert(first, last)
 
     def _insert(self, start: int, stop: int) -> None:
-        first = bisect.bisect_left(self.stops, start)
-        last = bisect.bisect_right(self.starts, stop)
+        first = bisect.bisect_left(self._stops, start)
+        last = bisect.bisect_right(self._starts, stop)
         if first < last:
-            start = min(start, self.starts[first])
-            stop = max(stop, self.stops[last - 1])
-        self.starts[first:last] = [start]
-        self.stops[first:last] = [stop]
+            start = min(start, self._starts[first])
+            stop = max(stop, self._stops[last - 1])
+        self._starts[first:last] = [start]
+        self._stops[first:last] = [stop]
+
+
+@contextmanager
+def _descriptor(path: Path, flags: int) -> Iterator[int]:
+    file = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _check_all(written: int, count: int) -> None:
+    if written < count:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -17,7 +17,7 @@ from biomedica.stream.pixels import NUM_DRAWS, Pixels
 from biomedica.stream.reader import RawBatch, Reader, Wanted, split_evenly
 from biomedica.stream.samples import Samples
 from biomedica.stream.settings import ReadSettings
-from biomedica.stream.texts import TextSettings, decoded, facts_of, texts_of
+from biomedica.stream.texts import TextSettings, caption_in, decoded, facts_of, texts_of
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
@@ -93,6 +93,8 @@ class Stream(IterableDataset[Batch]):
                 f"batch {batch}, rank {rank} of {world}, epochs {epochs}: batch and epochs of at least 1 "
                 "and a rank below the world's size are expected"
             )
+        if seed < 0:
+            raise ConfigError(f"the seed is {seed}; 0 or more is expected")
         chosen = [Source(sources)] if isinstance(sources, Samples) else list(sources)
         self.batch, self.epochs, self.rank, self.world = batch, epochs, rank, world
         self.drop_last = drop_last
@@ -175,7 +177,7 @@ class Stream(IterableDataset[Batch]):
         for i, (key, (jpg, txt, meta)) in enumerate(zip(raw.keys, raw.members, strict=True)):
             if self._pixels is not None:
                 self._pixels.write(images, i, jpg, key, draws[i])
-            caption = decoded(key, txt)
+            caption = decoded(key, txt) if len(txt) else caption_in(key, meta)
             if self._with_facts:
                 facts.append(facts_of(key, meta))
             texts.append(texts_of(key, caption, meta, draws[i, NUM_DRAWS:], self._texts))

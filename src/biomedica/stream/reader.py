@@ -26,7 +26,7 @@ from biomedica.stream.settings import ReadSettings
 Ints = NDArray[np.int64]
 Bytes = bytes | memoryview
 Members = tuple[Bytes, Bytes, Bytes]
-_NONE: Members = (b"", b"", b"")
+_MEMBERS = ("jpg", "txt", "json")
 _LOCAL_GAP = 128 << 10
 _LOCAL_PIECE = 1 << 20
 """Bytes: how neighbours are joined when the kernel is told of them."""
@@ -51,7 +51,8 @@ class RawBatch:
     position: int
     keys: list[str]
     members: Iterator[Members]
-    """Picture, caption and JSON of each sample; the JSON is empty unless it was asked for. From a disk,
+    """Picture, caption and JSON of each sample; the JSON is empty unless it was asked for or
+    holds the caption. From a disk,
     a sample is read when its turn comes."""
 
 
@@ -134,14 +135,22 @@ class Reader:
         return _Spans(keys, sources, shard, start, stop, digest, members)
 
     def _wanted_bytes(self, rows: Rows) -> tuple[Ints, Ints, Ints]:
-        """From the first wanted member's tar header to the end of the last, and (offset, size) of each."""
-        members = [(rows.jpg_offset, rows.jpg_size), (rows.txt_offset, rows.txt_size)]
-        if self._with_json:
-            members.append((rows.json_offset, rows.json_size))
+        """From the first wanted member's tar header to the end of the last, and (offset, size) of each.
+
+        A member that is not wanted, or not there, is empty and stands where the picture does. The JSON of
+        a sample without a caption file is always wanted: the caption is in it.
+        """
+        with_json = self._with_json | (rows.txt_size == 0)
+        members = [
+            (rows.jpg_offset, rows.jpg_size),
+            (np.where(rows.txt_size > 0, rows.txt_offset, rows.jpg_offset), rows.txt_size),
+            (
+                np.where(with_json, rows.json_offset, rows.jpg_offset),
+                np.where(with_json, rows.json_size, 0),
+            ),
+        ]
         start = np.minimum.reduce([offset for offset, _ in members]) - BLOCK
         stop = np.maximum.reduce([offset + size for offset, size in members])
-        if not self._with_json:
-            members.append((rows.jpg_offset, np.zeros_like(rows.jpg_size)))
         return start, stop, np.stack([each for member in members for each in member])
 
     def _planned(self, spans: _Spans) -> Iterator[tuple[int, bool, list[tuple[Place, Piece]]]]:
@@ -231,9 +240,9 @@ class Reader:
         ):
             data = read(place, start, stop)
             view = memoryview(data)
-            as_known = data.startswith(f"{key}.jpg\0".encode(), jpg - BLOCK)
-            if digest or not (as_known and data.startswith(b"%011o" % jpg_size, jpg - 388)):
-                self._check(place, key, digest, view, start, jpg, jpg_size)
+            if meta_size or digest or not _is_pair(data, key, jpg, jpg_size, txt, txt_size):
+                lengths = jpg_size, txt_size, meta_size
+                self._check(place, key, digest, view, start, (jpg, txt, meta), lengths)
             yield (
                 view[jpg : jpg + jpg_size],
                 view[txt : txt + txt_size],
@@ -251,7 +260,7 @@ class Reader:
         for i, starts, lengths, digest in zip(
             piece.samples.tolist(), members, sizes, digests, strict=True
         ):
-            self._check(place, spans.keys[i], digest, view, piece.start, starts[0], lengths[0])
+            self._check(place, spans.keys[i], digest, view, piece.start, starts, lengths)
             jpg, txt, meta = (
                 view[start : start + size] for start, size in zip(starts, lengths, strict=True)
             )
@@ -264,25 +273,37 @@ class Reader:
         digest: int,
         view: memoryview,
         start: int,
-        jpg: int,
-        size: int,
+        offsets: Sequence[int],
+        sizes: Sequence[int],
     ) -> None:
-        """Look at the tar header of a picture, and at its digest where one is known."""
-        header = bytes(view[jpg - BLOCK : jpg - 376])
-        if not _is_header(header, key, size, place.is_foreign):
-            raise ArchiveError(
-                f"shard {place.shard} at {place.address} holds no picture of {key} at byte {start + jpg:,}: "
-                f"it is another version than the one that was indexed, or damaged{self._or_cache}"
-            )
-        if digest and picture_digest(view[jpg : jpg + size]) != digest:
+        """Look at the tar header of each member, and at the picture's digest where one is known."""
+        for name, offset, size in zip(_MEMBERS, offsets, sizes, strict=True):
+            header = bytes(view[offset - BLOCK : offset - 376])
+            if size and not _is_header(header, f"{key}.{name}", size, place.is_foreign):
+                raise ArchiveError(
+                    f"shard {place.shard} at {place.address} holds no {name} of {key} at byte "
+                    f"{start + offset:,}: it is another version than the one that was indexed, or damaged"
+                    f"{self._or_cache}"
+                )
+        if digest and picture_digest(view[offsets[0] : offsets[0] + sizes[0]]) != digest:
             raise ArchiveError(
                 f"shard {place.shard} at {place.address}: the picture of {key} has another SHA-256 than its "
                 f"figures file notes{self._or_cache}"
             )
 
 
-def _is_header(header: bytes, key: str, size: int, is_foreign: bool) -> bool:
-    """Whether the first 136 bytes of a tar header are those of a picture.
+def _is_pair(data: bytes, key: str, jpg: int, jpg_size: int, txt: int, txt_size: int) -> bool:
+    """Whether a picture's and a caption's tar headers are as this program writes them (the quick look)."""
+    return (
+        data.startswith(f"{key}.jpg\0".encode(), jpg - BLOCK)
+        and data.startswith(b"%011o" % jpg_size, jpg - 388)
+        and data.startswith(f"{key}.txt\0".encode(), txt - BLOCK)
+        and data.startswith(b"%011o" % txt_size, txt - 388)
+    )
+
+
+def _is_header(header: bytes, name: str, size: int, is_foreign: bool) -> bool:
+    """Whether the first 136 bytes of a tar header are those of a member.
 
     Its name is known in shards of our own; elsewhere its size is what can be compared.
     """
@@ -290,7 +311,7 @@ def _is_header(header: bytes, key: str, size: int, is_foreign: bool) -> bool:
         states = int(header[124:135], 8) == size
     except ValueError:
         return False
-    return states and (is_foreign or header.startswith(f"{key}.jpg\0".encode()))
+    return states and (is_foreign or header.startswith(f"{name}\0".encode()))
 
 
 def _stretches(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:

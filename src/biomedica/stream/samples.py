@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from biomedica.archive import Archive
+from biomedica.archive import FORMAT_VERSION, Archive
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.select.view import VIEW, View, withdrawn_rows
+from biomedica.shards import disk_message
 from biomedica.stream.files import Files, Place, is_remote, joined
 from biomedica.stream.settings import ReadSettings
 
@@ -112,7 +113,8 @@ class Samples:
         if self.split is not None:
             start = 0
             for chunk in self._table["split"].chunks:
-                code = chunk.dictionary.to_pylist().index(self.split)
+                known = chunk.dictionary.to_pylist()
+                code = known.index(self.split) if self.split in known else -1
                 keep[start : start + len(chunk)] = np.asarray(chunk.indices) == code
                 start += len(chunk)
         keep[self._withdrawn] = False
@@ -169,8 +171,9 @@ class Samples:
     def place(self, number: int) -> Place:
         """Where a shard stands. Raises `ArchiveError` when it is another than the view was made of."""
         shard = self.shard_names[number]
-        if self._places is not None:
-            try:
+        outputs = self._outputs(shard)
+        try:
+            if self._places is not None:
                 found = self._places[shard]
                 return Place(
                     shard=shard,
@@ -179,16 +182,19 @@ class Samples:
                     etag=found.get("etag"),
                     is_foreign=True,
                 )
-            except (KeyError, TypeError) as error:
-                raise ArchiveError(
-                    f"shard {shard}: {PLACES} says not where it is ({error})"
-                ) from None
-        path = f"shards/{shard.rpartition('-')[0]}/{shard}.tar"
-        size, version = self._noted(shard, path)
-        return Place(shard=shard, address=joined(self.address, path), size=size, version=version)
+            path = f"shards/{shard.rpartition('-')[0]}/{shard}.tar"
+            return Place(
+                shard=shard,
+                address=joined(self.address, path),
+                size=int(outputs[path]["size"]),
+                version=str(outputs[path]["sha256"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            said = PLACES if self._places is not None else f"done/{shard}.json"
+            raise ArchiveError(f"shard {shard}: {said} says not where it is ({error!r})") from None
 
-    def _noted(self, shard: str, path: str) -> tuple[int, str]:
-        """Size and SHA-256 of a shard, as its done file states them."""
+    def _outputs(self, shard: str) -> dict[str, dict[str, Any]]:
+        """What a shard's done file states of its files, while the view fits it."""
         address = joined(self.address, f"done/{shard}.json")
         content = self._files.whole(address)
         if content is None:
@@ -196,15 +202,15 @@ class Samples:
         try:
             outputs = {each["path"]: each for each in json.loads(content)["outputs"]}
             figures = next(each for name, each in outputs.items() if name.startswith("figures/"))
-            size, version = int(outputs[path]["size"]), str(outputs[path]["sha256"])
+            is_same = figures["sha256"] == self._counts["figures"].get(shard)
         except (ValueError, KeyError, TypeError, StopIteration) as error:
             raise ArchiveError(f"shard {shard}: {address} is damaged ({error!r})") from None
-        if figures["sha256"] != self._counts["figures"].get(shard):
+        if not is_same:
             raise ArchiveError(
                 f"shard {shard} of {self.address} was rewritten since view {self.view!r} was made; "
                 "`biomedica select` with its recipe makes it again"
             )
-        return size, version
+        return outputs
 
     @cached_property
     def _digests(self) -> Ints:
@@ -296,15 +302,14 @@ def _remote(address: str, view: str, split: str | None, settings: ReadSettings) 
     if not re.fullmatch(r"[\w.-]+", view):
         raise ConfigError(f"{view!r} is no name for a view")
     files = Files(settings)
-    if files.whole(joined(address, "archive.json")) is None:
-        raise ArchiveError(f"{address} is no archive: it has no archive.json")
+    _check_format(files.whole(joined(address, "archive.json")), address)
     base = joined(address, f"views/{view}")
     raw = files.whole(joined(base, "counts.json"))
     if raw is None:
         raise ConfigError(f"{address} has no view {view!r}")
     try:
         counts = json.loads(raw)
-        rows = int(counts["samples"])
+        rows, _, _ = int(counts["samples"]), dict(counts["splits"]), dict(counts["figures"])
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveError(f"{base}/counts.json is damaged: {error!r}") from None
     path = _kept(files, base, raw, rows)
@@ -321,13 +326,35 @@ def _remote(address: str, view: str, split: str | None, settings: ReadSettings) 
     )
 
 
+def _check_format(info: bytes | None, address: str) -> None:
+    """As `Archive.info` of an archive on this machine."""
+    if info is None:
+        raise ArchiveError(f"{address} is no archive: it has no archive.json")
+    try:
+        version = json.loads(info)["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArchiveError(f"{address}/archive.json is damaged: {error!r}") from None
+    if version != FORMAT_VERSION:
+        raise ArchiveError(
+            f"{address} has format {version}; this program reads {FORMAT_VERSION}. Use the version of "
+            "biomedica that wrote it"
+        )
+
+
 def _kept(files: Files, base: str, counts: bytes, rows: int) -> Path:
     """This machine's copy of a view, fetched when its counts are others than those of the copy."""
+    from obstore.exceptions import NotFoundError
+
     digest = hashlib.sha256(base.encode() + b"\n" + counts).hexdigest()[:32]
     path = cache_folder() / "views" / f"{digest}.arrow"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.download(joined(base, "view.arrow"), path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.download(joined(base, "view.arrow"), path)
+        except (NotFoundError, FileNotFoundError):
+            raise ArchiveError(f"there is no {base}/view.arrow; the view is not whole") from None
+        except OSError as error:
+            raise ArchiveError(disk_message(path.parent, error)) from error
     try:
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
@@ -348,4 +375,7 @@ def _withdrawn(tombstones: bytes | None, path: Path) -> Ints:
         return np.empty(0, np.int64)
     with pa.memory_map(str(path)) as file:
         table = pa.ipc.open_file(file).read_all()
-    return withdrawn_rows(table, pq.read_table(io.BytesIO(tombstones)))
+    try:
+        return withdrawn_rows(table, pq.read_table(io.BytesIO(tombstones)))
+    except (pa.ArrowException, KeyError) as error:
+        raise ArchiveError(f"tombstones.parquet of the archive is damaged: {error}") from None

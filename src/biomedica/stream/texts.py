@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomedica.errors import ArchiveError, ConfigError
+from biomedica.foreign.fields import BadFactsError, read_facts
 
 POLICIES = ("caption", "bare", "mention", "context")
 DRAWS_PER_TEXT = 2
@@ -140,3 +141,14 @@ def decoded(key: str, caption: bytes | memoryview) -> str:
         return str(caption, "utf-8")
     except UnicodeDecodeError as error:
         raise ArchiveError(f"the caption of {key} is no UTF-8: {error}") from None
+
+
+def caption_in(key: str, meta: bytes | memoryview) -> str:
+    """The caption of a sample that has no caption file: in its JSON."""
+    try:
+        caption = str(read_facts(bytes(meta)).columns["caption"])
+    except BadFactsError as error:
+        raise ArchiveError(f"the JSON of {key} cannot be read: {error}") from None
+    if not caption:
+        raise ArchiveError(f"{key} has no caption, neither in a file of its own nor in its JSON")
+    return caption
