@@ -61,6 +61,11 @@ COMMANDS = (
     "recipes",
     "export",
     "publish",
+    "stream",
+    "train",
+    "models configs",
+    "models export",
+    "models merge",
     "settings",
 )
 

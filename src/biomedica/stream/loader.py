@@ -14,7 +14,7 @@ from biomedica.errors import ArchiveError, BiomedicaError, ConfigError
 from biomedica.stream.mix import Mix, Source
 from biomedica.stream.order import OrderSettings, uniform
 from biomedica.stream.pixels import NUM_DRAWS, Pixels
-from biomedica.stream.reader import RawBatch, Reader, Wanted, split_evenly
+from biomedica.stream.reader import RawBatch, Reader, Requests, Wanted, split_evenly
 from biomedica.stream.samples import Samples
 from biomedica.stream.settings import ReadSettings
 from biomedica.stream.texts import TextSettings, caption_in, decoded, facts_of, texts_of
@@ -153,6 +153,11 @@ class Stream(IterableDataset[Batch]):
         """Bytes as they stand in the shards, in this process; nothing is decoded."""
         reader = Reader(self.mix.samples, self._read, with_json=self._with_json)
         return reader.batches(self._wanted(0, 1))
+
+    def requests(self) -> Iterator[Requests]:
+        """What the rest of the sequence takes, part by part, without fetching it."""
+        reader = Reader(self.mix.samples, self._read, with_json=self._with_json)
+        return reader.requests(self._wanted(0, 1))
 
     def _wanted(self, worker: int, workers: int) -> Iterator[Wanted]:
         """This rank's batches that fall to one of its workers."""

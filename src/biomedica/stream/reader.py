@@ -56,6 +56,18 @@ class RawBatch:
     a sample is read when its turn comes."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """What some samples take."""
+
+    samples: int
+    requests: int
+    wanted: int
+    """Bytes of the members that are wanted."""
+    fetched: int
+    """Bytes with the gaps between samples that are fetched with them."""
+
+
 class Reader:
     """Reads batches of one or several views. Made in the process that uses it."""
 
@@ -89,12 +101,16 @@ class Reader:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def requests(self, wanted: Iterable[Wanted]) -> Iterator[tuple[int, int, int]]:
-        """What each group of batches takes, without fetching it: samples, requests, bytes."""
+    def requests(self, wanted: Iterable[Wanted]) -> Iterator[Requests]:
+        """What each group of batches takes, without fetching it."""
         for group in self._groups(wanted):
             pieces = [piece for _, _, some in self._planned(group.spans) for _, piece in some]
-            num_bytes = sum(piece.stop - piece.start for piece in pieces)
-            yield len(group.spans.keys), len(pieces), num_bytes
+            yield Requests(
+                samples=len(group.spans.keys),
+                requests=len(pieces),
+                wanted=group.spans.num_bytes,
+                fetched=sum(piece.stop - piece.start for piece in pieces),
+            )
 
     def _groups(self, wanted: Iterable[Wanted]) -> Iterator[_Group]:
         """Batches that are fetched together: half of the memory, at least one batch."""

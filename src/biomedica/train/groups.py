@@ -41,23 +41,24 @@ def parameter_groups(
 
     Vectors and scalars (biases, norms, the logit scale) have no weight decay, as in open_clip. With
     `layer_decay` below 1, a layer learns by that factor for each layer between it and its tower's end
-    (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2021).
+    (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2021). The scale and bias have a group of their own: FSDP
+    leaves them whole, and one update cannot mix whole tensors and parts.
     """
     learning = [(name, each) for name, each in named if each.requires_grad]
     most = {
         tower: 2 + max((depth(n, 0) for n, _ in learning if is_text(n) == tower), default=0) - 1
         for tower in (False, True)
     }
-    groups: dict[tuple[bool, float], list[Any]] = {}
+    groups: dict[tuple[bool, float, bool], list[Any]] = {}
     for name, each in learning:
         top = most[is_text(name)]
         scale = settings.layer_decay ** (top - depth(name, top))
-        groups.setdefault((each.ndim >= 2, scale), []).append(each)
+        groups.setdefault((each.ndim >= 2, scale, each.ndim == 0), []).append(each)
     return [
         {
             "params": params,
             "weight_decay": settings.weight_decay if decays else 0.0,
             "scale": scale,
         }
-        for (decays, scale), params in sorted(groups.items(), key=lambda item: item[0])
+        for (decays, scale, _), params in sorted(groups.items(), key=lambda item: item[0])
     ]

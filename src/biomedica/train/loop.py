@@ -62,6 +62,8 @@ class Trained:
     """Of this run, without what an earlier one did."""
     scores: dict[str, Any]
     """The last evaluation, by task."""
+    is_first: bool = True
+    """Whether this process is the one that speaks for all."""
 
 
 Tell = Callable[[Progress], None]
@@ -147,6 +149,7 @@ class _Run:
             loss=self.loss,
             seconds=time.monotonic() - started,
             scores=self.scores,
+            is_first=self.world.is_first,
         )
 
     def _resume(self) -> None:
@@ -213,10 +216,7 @@ class _Run:
             **meter.read(position),
         }
         if outcome.grad_norm is not None:
-            norm = outcome.grad_norm
-            values["grad_norm"] = float(
-                norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-            )
+            values["grad_norm"] = float(outcome.grad_norm)
         if log is not None:
             log.write(self.step, values)
             self.tell(

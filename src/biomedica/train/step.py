@@ -64,13 +64,28 @@ class Stepper:
             loss = self._whole(images, tokens)
         else:
             loss = self._in_parts(images, tokens)
-        norm = None
-        if self.settings.grad_clip:
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.grad_clip)
+        self.world.share_scalars(self.model)
+        norm = self._clip() if self.settings.grad_clip else None
         self.optimizer.step()
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(self.settings.max_logit_scale))
         return Outcome(loss, norm, lr)
+
+    def _clip(self) -> Tensor:
+        """Scale the gradient down to the largest norm; the norm before. FSDP's parts and whole tensors apart."""
+        learning = [each for each in self.model.parameters() if each.grad is not None]
+        parts = [each for each in learning if hasattr(each, "full_tensor")]
+        kinds = [
+            some for some in (parts, [p for p in learning if not hasattr(p, "full_tensor")]) if some
+        ]
+        squares = []
+        for some in kinds:
+            norm = torch.nn.utils.get_total_norm([_gradient(each) for each in some])
+            squares.append((norm.full_tensor() if hasattr(norm, "full_tensor") else norm) ** 2)
+        total = torch.stack(squares).sum().sqrt()
+        for some in kinds:
+            torch.nn.utils.clip_grads_with_norm_(some, self.settings.grad_clip, total)
+        return total
 
     def rate(self, number: int) -> float:
         """Learning rate of a step, counted from 0."""

@@ -47,10 +47,17 @@ class World:
             with wrapped.no_sync():
                 yield
         elif self.kind == "fsdp":
-            wrapped.set_requires_gradient_sync(not active)
+            getattr(wrapped, "_orig_mod", wrapped).set_requires_gradient_sync(not active)
             yield
         else:
             yield
+
+    def share_scalars(self, model: Any) -> None:
+        """Under FSDP, which leaves the scale and the bias alone: the mean of their gradients."""
+        if self.kind == "fsdp":
+            for each in scalars_of(model):
+                if each.grad is not None:
+                    each.grad.copy_(self.mean(each.grad))
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """Mean over the processes."""
@@ -109,13 +116,21 @@ def _device(name: str, local_rank: int) -> torch.device:
 
 
 def _shard(model: Any) -> None:
-    """FSDP2: the blocks of both towers, then what is left."""
-    from torch.distributed.fsdp import fully_shard
+    """FSDP2: the blocks of both towers, then what is left, but for the scale and the bias (of no dimension)."""
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    scalars = set(scalars_of(model))
     for module in list(model.modules()):
         children = getattr(module, "blocks", None) or getattr(module, "resblocks", None)
         children = children or getattr(module, "layer", None) or getattr(module, "layers", None)
         if isinstance(children, (torch.nn.ModuleList, torch.nn.Sequential)):
             for block in children:
                 fully_shard(block)
-    fully_shard(model)
+    fully_shard(model, ignored_params=scalars)
+    for name in ("encode_image", "encode_text"):
+        register_fsdp_forward_method(model, name)
+
+
+def scalars_of(model: Any) -> list[Any]:
+    """Parameters without a dimension: the logit scale and bias."""
+    return [each for each in model.parameters() if each.ndim == 0]
