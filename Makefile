@@ -47,9 +47,22 @@ docs: .venv/dev.stamp  ## pages that are made from the code
 	.venv/peer/bin/python -m pip install --quiet --disable-pip-version-check pubmed_parser==0.5.1
 	touch $@
 
+# Peers that need torch see the project's own folder of packages, after their own. (pip says then that what
+# they pin does not suit the project: nothing of the project's changes.)
+.venv/peer-%/stamp: .venv/dev.stamp
+	$(PYTHON) -m venv .venv/peer-$*
+	realpath .venv/lib/python3.*/site-packages > $$(realpath .venv/peer-$*/lib/python3.*/site-packages)/project.pth
+	.venv/peer-$*/bin/python -m pip install --quiet --disable-pip-version-check $(PEER_$*)
+	touch $@
+
+PEER_litdata := litdata==0.2.76
+PEER_mds := mosaicml-streaming==0.13.0
+
+bench: .venv/peer-litdata/stamp .venv/peer-mds/stamp
 bench: .venv/dev.stamp .venv/peer/stamp  ## measure; writes docs/benchmarks*.md and docs/accuracy.md
 	$(BIN)/python bench/run.py $(SHARED_CORPUS)/bucket --peer-python .venv/peer/bin/python
 	$(BIN)/python bench/annotation.py $(SHARED_CORPUS)
+	$(BIN)/python bench/stream.py
 
 clean:  ## remove what make made
 	rm -rf .venv tour
