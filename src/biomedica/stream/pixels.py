@@ -22,6 +22,8 @@ from biomedica.errors import ArchiveError, ConfigError
 NUM_DRAWS = 48
 """Random numbers in [0, 1) that a picture takes: 4 for each of 10 tries of a crop, 6 for colours."""
 _TRIES = 10
+_MOST_PIXELS = 10**9
+"""A damaged header must not take all memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,8 @@ class PixelSettings:
     """Without `train`: `pad` makes the longer side fit and fills up with black, as open_clip's `longest`."""
     scaled_decode: bool = True
     """Let the JPEG decoder halve what is at least twice as large as needed: faster, other pixels by
-    about one level of 255. Without it, the pixels are those of Pillow."""
+    about one level of 255. Without it, the pixels are Pillow's but for
+    the rounding of the resize: a few of a thousand values, by one level."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -128,6 +131,8 @@ class Pixels:
 
     def _one(self, jpg: bytes | memoryview, draws: NDArray[np.float64]) -> Any:
         height, width = simplejpeg.decode_jpeg_header(jpg)[:2]
+        if height * width > _MOST_PIXELS:
+            raise ValueError(f"its header states {width:,} x {height:,} pixels")
         if self.settings.train:
             box: Box = crop_box(height, width, draws, self.settings)
             pixels = self._resized(jpg, height, width, box, (self.settings.size,) * 2)

@@ -23,10 +23,13 @@ from biomedica.foreign.fields import BadFactsError, read_facts
 POLICIES = ("caption", "bare", "mention", "context")
 DRAWS_PER_TEXT = 2
 _LABEL = re.compile(
-    r"\s*(?i:(?:supplementary|extended\s+data)\s+)?"
-    r"(?i:fig(?:ure|s)?|table|scheme|chart|plate|box|graph)\.?\s*[A-Z]?\d+[A-Za-z]?"
-    r"\s*(?:[.:|)\]–—-]+\s*|(?<=\s)(?=[A-Z(]))"
+    r"\A\s*(?i:(?:supplementary|extended\s+data)\s+)?"
+    r"(?i:fig(?:ure)?s?|tables?|schemes?|charts?|plates?|box|graph)\.?\s*[A-Z]?\d+(?:\.\d{1,2})?[A-Za-z]?"
+    r"(?:\s?[–-]\s?[A-Z]?\d+[A-Za-z]?|[–-][A-Za-z](?![A-Za-z]))?"  # of several: 2-4, 1A–C
+    r"\s*(?:[.:|)\]–—-]+(?!\d)\s*|(?<=\s)(?=[A-Z(]))"
 )
+_BREAKS = ".:|)]–—-"
+"""What may stand between a label and a caption."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +130,19 @@ def without_label(caption: str, label: str | None) -> str:
     >>> without_label("Figure 2. Chest film.", None), without_label("F1 Chest film.", "F1")
     ('Chest film.', 'Chest film.')
     """
-    bare = caption
-    if label and caption.startswith(label):
-        bare = caption[len(label) :].lstrip(" .:|)]–—-\t\n")
-    else:
-        bare = _LABEL.sub("", caption, count=1) if _LABEL.match(caption) else caption
-    return bare or caption
+    rest = _after(label, caption) if label else None
+    return (_LABEL.sub("", caption, count=1) if rest is None else rest) or caption
+
+
+def _after(label: str, caption: str) -> str | None:
+    """What follows a figure's own label; None where the caption only happens to begin alike (`1` and
+    "1H NMR spectrum")."""
+    rest = caption.removeprefix(label)
+    is_whole = rest != caption and not rest[:1].isalnum()
+    is_sure = any(map(str.isdigit, label)) and any(map(str.isalpha, label))
+    if not is_whole or not (is_sure or rest.lstrip()[:1] in _BREAKS):
+        return None
+    return rest.lstrip(_BREAKS + " \t\n")
 
 
 def decoded(key: str, caption: bytes | memoryview) -> str:
