@@ -238,11 +238,11 @@ class TestServer:
         reader = reader_of(samples)
         planned = list(reader.requests(wanted(samples)))
         check(read(reader, samples), expected)
-        assert sum(count for _, count, _ in planned) == len(server.ranges())
-        assert sum(num for num, _, _ in planned) == len(expected)
+        assert sum(each.requests for each in planned) == len(server.ranges())
+        assert sum(each.samples for each in planned) == len(expected)
         assert len(server.ranges()) == len(shards(server.folder / "archive"))
         asked = sum(stop - start for start, stop in filter(None, server.ranges()))
-        assert asked == sum(num for _, _, num in planned)
+        assert asked == sum(each.fetched for each in planned)
 
     @pytest.mark.parametrize(
         "changes", [{"gap_kb": 0}, {"piece_mb": 0.004}, {"memory_mb": 1, "connections": 1}]

@@ -162,15 +162,18 @@ class Stream(IterableDataset[Batch]):
     def _wanted(self, worker: int, workers: int) -> Iterator[Wanted]:
         """This rank's batches that fall to one of its workers."""
         step, total = self.batch * self.world, self.total
+        edge = False
         for number, start in enumerate(range(self.position, total, step)):
+            stop = min(start + step, total)
+            edge = edge or self.mix.is_edge(start, stop)
             if number % workers != worker:
                 continue
-            stop = min(start + step, total)
             if stop - start < step and self.drop_last:
                 return
             first, last = split_evenly(start, stop, self.world, self.rank)
             if first < last:
-                yield Wanted(first, *self.mix.rows(first, last))
+                yield Wanted(first, *self.mix.rows(first, last), edge)
+                edge = False
 
     def _batch(self, raw: RawBatch) -> Batch:
         count = len(raw.keys)

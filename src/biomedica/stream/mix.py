@@ -80,6 +80,10 @@ class Mix:
             parts.append(self._part(stretch, a, b))
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
+    def is_edge(self, start: int, stop: int) -> bool:
+        """See `Order.is_edge`; of several views, none is better than another place."""
+        return len(self.samples) == 1 and self._orders[0].is_edge(start, stop)
+
     def _part(self, stretch: int, a: int, b: int) -> tuple[Ints, Ints]:
         sources, ranks = (each[a:b] for each in self._stretch(stretch))
         numbers = np.empty(b - a, np.int64)

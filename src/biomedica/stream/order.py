@@ -75,6 +75,15 @@ class Order:
             start += end - place
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
+    def is_edge(self, start: int, stop: int) -> bool:
+        """Whether the windows of all lanes end at a position in (start, stop], or the epoch does: what is
+        fetched together is best cut there."""
+        chosen = self._settings
+        step = chosen.window * chosen.lanes
+        epoch, place = divmod(stop - 1, self.num_samples)
+        first = start - epoch * self.num_samples
+        return first < 0 or place + 1 == self.num_samples or (place + 1) // step > first // step
+
     def _epoch(self, number: int) -> _Epoch:
         if number not in self._epochs:
             if len(self._epochs) == 2:

@@ -42,6 +42,8 @@ class Wanted:
     """Of its first sample in the order."""
     source_N: Ints
     number_N: Ints
+    is_edge: bool = False
+    """Whether few of its neighbours in the shards come after it: where a group is best cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +115,23 @@ class Reader:
             )
 
     def _groups(self, wanted: Iterable[Wanted]) -> Iterator[_Group]:
-        """Batches that are fetched together: half of the memory, at least one batch."""
+        """Batches that are fetched together: half of the memory, at least one batch; cut at edges."""
         most = self._settings.memory_mb * 500_000
         batches: list[Wanted] = []
         parts: list[_Spans] = []
-        num_bytes = 0
         for some in _stretches(wanted):
             spans = self._look_up(some)
             place = 0
             for batch in some:
                 part = spans.part(place, place + len(batch.number_N))
                 place += len(batch.number_N)
-                if batches and num_bytes + part.num_bytes > most:
-                    yield _Group(batches, _Spans.joined(parts))
-                    batches, parts, num_bytes = [], [], 0
+                if batches and sum(each.num_bytes for each in parts) + part.num_bytes > most:
+                    edges = [i for i, each in enumerate(batches) if each.is_edge]
+                    cut = edges[-1] + 1 if edges else len(batches)
+                    yield _Group(batches[:cut], _Spans.joined(parts[:cut]))
+                    batches, parts = batches[cut:], parts[cut:]
                 batches.append(batch)
                 parts.append(part)
-                num_bytes += part.num_bytes
         if batches:
             yield _Group(batches, _Spans.joined(parts))
 
@@ -174,7 +176,7 @@ class Reader:
         for source in np.unique(spans.source).tolist():
             samples = np.flatnonzero(spans.source == source)
             shards = spans.shard[samples]
-            places = {each: self._place(source, each) for each in np.unique(shards).tolist()}
+            places = self._places_of(source, np.unique(shards).tolist())
             remote = any(place.is_remote for place in places.values())
             pieces = plan(
                 shards,
@@ -207,11 +209,16 @@ class Reader:
                     self._files.local.will_need(place, piece.start, piece.stop)
         return _Fetch(group, jobs)
 
-    def _place(self, source: int, shard: int) -> Place:
-        found = self._places.get((source, shard))
-        if found is None:
-            found = self._places[source, shard] = self._sources[source].place(shard)
-        return found
+    def _places_of(self, source: int, shards: list[int]) -> dict[int, Place]:
+        """Where shards stand: on a server, a small request for each that was not met before."""
+        new = [each for each in shards if (source, each) not in self._places]
+        if new:
+            samples = self._sources[source]
+            threads = min(len(new), self._settings.connections)
+            with ThreadPoolExecutor(threads if samples.is_remote else 1) as pool:
+                for each, place in zip(new, pool.map(samples.place, new), strict=True):
+                    self._places[source, each] = place
+        return {each: self._places[source, each] for each in shards}
 
     def _finish(self, fetch: _Fetch) -> Iterator[RawBatch]:
         """The batches of a group, as soon as all of it is there."""

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -93,6 +94,11 @@ class Samples:
     def __getstate__(self) -> dict[str, Any]:
         mapped = {"_table", "_live", "_columns", "_ends", "_digests", "shard_names", "_files"}
         return {name: value for name, value in vars(self).items() if name not in mapped}
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the archive is on a server."""
+        return is_remote(self.address)
 
     @property
     def name(self) -> str:
@@ -302,9 +308,12 @@ def _remote(address: str, view: str, split: str | None, settings: ReadSettings) 
     if not re.fullmatch(r"[\w.-]+", view):
         raise ConfigError(f"{view!r} is no name for a view")
     files = Files(settings)
-    _check_format(files.whole(joined(address, "archive.json")), address)
     base = joined(address, f"views/{view}")
-    raw = files.whole(joined(base, "counts.json"))
+    names = ("archive.json", f"views/{view}/counts.json", PLACES, "tombstones.parquet")
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = pool.map(lambda name: files.whole(joined(address, name)), names)
+        info, raw, places, gone = found
+    _check_format(info, address)
     if raw is None:
         raise ConfigError(f"{address} has no view {view!r}")
     try:
@@ -313,7 +322,6 @@ def _remote(address: str, view: str, split: str | None, settings: ReadSettings) 
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveError(f"{base}/counts.json is damaged: {error!r}") from None
     path = _kept(files, base, raw, rows)
-    places = files.whole(joined(address, PLACES))
     return Samples(
         address,
         view,
@@ -321,7 +329,7 @@ def _remote(address: str, view: str, split: str | None, settings: ReadSettings) 
         settings,
         table_path=path,
         counts=counts,
-        withdrawn=_withdrawn(files.whole(joined(address, "tombstones.parquet")), path),
+        withdrawn=_withdrawn(gone, path),
         places=None if places is None else _places(places, joined(address, PLACES)),
     )
 
