@@ -41,6 +41,7 @@ golden: .venv/dev.stamp  ## rewrite what the parser's cases expect; review the d
 
 docs: .venv/dev.stamp  ## pages that are made from the code
 	$(BIN)/python tools/make_docs.py
+	$(BIN)/python tools/make_docs.py --configs
 
 .venv/peer/stamp:
 	$(PYTHON) -m venv .venv/peer

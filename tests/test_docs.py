@@ -94,6 +94,17 @@ def test_made_pages_are_fresh() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.clients
+def test_the_page_of_configs_is_fresh() -> None:
+    """The same of the page that counts models."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "make_docs.py", "--configs", "--check"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_nothing_is_named_that_is_not_the_project() -> None:
     """Pages with numbers say what made them."""
     for name in ("accuracy.md", "benchmarks.md", "benchmarks-annotation.md"):

@@ -1,6 +1,6 @@
 """Write the pages that are made from the code: commands, settings, formats.
 
-    python tools/make_docs.py [--check]
+    python tools/make_docs.py [--configs] [--check]
 
 `--check` writes nothing and exits with 1 when a page is stale.
 """
@@ -32,6 +32,7 @@ from biomedica.foreign import tables as stated
 from biomedica.records import Reason
 from biomedica.report import EXPLANATIONS
 from biomedica.taxonomy import load_taxonomy, taxonomy_table
+from biomedica.train import TrainSettings, load_train, shipped_configs
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- made by `make docs` from the code; change it there -->\n"
@@ -93,17 +94,58 @@ def settings_page() -> str:
         "One TOML file (`--config FILE`) or `--set table.name=value`. `biomedica settings` prints a "
         "file with all of them. An unknown name is an error with a suggestion.\n",
     ]
-    values = config.Settings()
+    parts += settings_tables(config.Settings(), "##")
+    parts += [
+        "## Training\n",
+        "A config of `biomedica train` is a file of its own, with these tables and the [stream] of above; "
+        "`--set` changes it too.\n",
+    ]
+    training = TrainSettings()
+    parts += settings_tables(training, "###", leave_out=("stream",))
+    return "\n".join(parts)
+
+
+def settings_tables(values: object, level: str, leave_out: tuple[str, ...] = ()) -> list[str]:
+    """A heading and a table for each settings class among the fields of `values`."""
+    parts = []
     for table in dataclasses.fields(values):
         group = getattr(values, table.name)
+        if table.name in leave_out or not dataclasses.is_dataclass(group):
+            continue
         about = settings.setting_docs(type(group))
-        parts.append(f"## [{table.name}]\n\n{type(group).__doc__}\n")
+        parts.append(f"{level} [{table.name}]\n\n{type(group).__doc__}\n")
         parts.append("| name | default | meaning |\n|---|---|---|")
         for each in dataclasses.fields(group):
             text = " ".join(about[each.name].split())
             parts.append(f"| `{each.name}` | `{getattr(group, each.name)}` | {text} |")
         parts.append("")
-    return "\n".join(parts)
+    return parts
+
+
+def configs_page() -> str:
+    """The shipped training configs in numbers (torch counts them)."""
+    from biomedica.train.planning import make_plan
+
+    parts = [
+        f"# Training configs\n\n{MADE}",
+        "Counted, not measured: `biomedica train NAME --plan`. GPU-hours assume 40 % of the accelerator's peak. "
+        "How each value is known, and which are not, stands in the config's `about`.\n",
+        "| config | pairs | epochs | batch | steps | parameters (learning) | GFLOPs a pair | FLOPs | A100-hours "
+        "| H100-hours |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    abouts = []
+    for name in shipped_configs():
+        found = load_train(name)
+        plan_ = make_plan(found)
+        hours = {each.accelerator: f"{each.gpu_hours:,.0f}" for each in plan_.hours}
+        parts.append(
+            f"| `{name}` | {plan_.samples:,} | {found.data.epochs} | {plan_.batch:,} | {plan_.steps:,} "
+            f"| {plan_.parameters / 1e6:,.1f} M ({plan_.trainable / 1e6:,.1f} M) | {plan_.gflops_per_pair:,.1f} "
+            f"| {plan_.flops:.1e} | {hours.get('A100', '')} | {hours.get('H100', '')} ({found.optimizer.precision}) |"
+        )
+        abouts.append(f"**{name}**: {' '.join(found.about.split())}\n")
+    return "\n".join([*parts, "", *abouts])
 
 
 def table_of(schema: pa.Schema) -> str:
@@ -190,11 +232,14 @@ PAGES = {
     "settings.md": settings_page,
     "formats.md": formats_page,
 }
+CONFIGS = {"configs.md": configs_page}
+"""Pages that need torch, made with `--configs`."""
 
 
 def main() -> None:
     stale = []
-    for name, make in PAGES.items():
+    pages = CONFIGS if "--configs" in sys.argv else PAGES
+    for name, make in pages.items():
         text = make()
         path = DOCS / name
         if not path.exists() or path.read_text() != text:

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from biomedica.train.loop import Trained
     from biomedica.train.planning import RunPlan
 
+
+def _need_torch() -> None:
+    """Say how to get what streaming and training stand on, where it is missing."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "torchvision", "open_clip") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"{', '.join(missing)} is not installed: pip install 'biomedica[train]'")
+
+
 models = App(name="models", help="Trained models: configs, export, merging.")
 app.command(models)
 
@@ -59,6 +69,7 @@ def stream(
     trial_seconds
         Length of that trial; 0: nothing is read.
     """
+    _need_torch()
     from biomedica.flow import Progress
     from biomedica.stream import OrderSettings, PixelSettings, open_samples
     from biomedica.stream.loader import Loader, Stream
@@ -133,6 +144,7 @@ def train(
     """
     from biomedica.train import load_train
 
+    _need_torch()
     if common.config is not None:
         raise ConfigError("train takes its config as the first word, not by --config")
     settings = load_train(config, common.set)
@@ -236,6 +248,7 @@ def export(
     to
         `open_clip`: a `local-dir:` folder. `transformers`: a `CLIPModel`, where the architecture has one.
     """
+    _need_torch()
     from biomedica.train.results import export_model
 
     path = export_model(run, folder, step, to)
@@ -285,6 +298,7 @@ def merge(
     device
         For `sweep`: `cpu`, `cuda`.
     """
+    _need_torch()
     if sweep:
         from biomedica.train.results import sweep_models
 
