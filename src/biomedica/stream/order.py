@@ -37,8 +37,8 @@ class OrderSettings:
     """Without it, the order of the view, epoch after epoch."""
     run: int = 8
     """Neighbouring samples that stay together until a window mixes them: what one request brings."""
-    window: int = 2048
-    """Samples that a lane mixes; a reader holds about as many in memory."""
+    window: int = 8192
+    """Samples that a lane mixes. A reader of a server holds about as many in memory; one of a disk, none."""
     lanes: int = 1
     """Parts of the order that are read apart; best the number of readers (ranks x workers)."""
     block: int = 256

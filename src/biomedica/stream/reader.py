@@ -199,12 +199,11 @@ class Reader:
 
     def _start(self, pool: ThreadPoolExecutor, group: _Group) -> _Fetch:
         """Ask for all of a group."""
-        jobs: list[tuple[Place, Piece, Future[Bytes]]] = []
+        jobs: list[Future[list[tuple[int, Members]]]] = []
         for _, remote, pieces in self._planned(group.spans):
             for place, piece in pieces:
                 if remote:
-                    job = pool.submit(self._ranges.read, place, piece.start, piece.stop)
-                    jobs.append((place, piece, job))
+                    jobs.append(pool.submit(self._fetched, place, piece, group.spans))
                 else:
                     self._files.local.will_need(place, piece.start, piece.stop)
         return _Fetch(group, jobs)
@@ -225,8 +224,7 @@ class Reader:
         spans = fetch.group.spans
         fetched: dict[int, Members] = {}
         while fetch.jobs:
-            place, piece, job = fetch.jobs.pop()
-            fetched.update(self._cut(place, piece, job.result(), spans))
+            fetched.update(fetch.jobs.pop().result())
         start = 0
         for batch in fetch.group.batches:
             stop = start + len(batch.number_N)
@@ -271,6 +269,16 @@ class Reader:
                 view[txt : txt + txt_size],
                 view[meta : meta + meta_size],
             )
+
+    def _fetched(self, place: Place, piece: Piece, spans: _Spans) -> list[tuple[int, Members]]:
+        """The samples of a piece. Where most of it is gaps, they are copied out, so that the gaps take no
+        memory while a sample waits for its turn."""
+        data = self._ranges.read(place, piece.start, piece.stop)
+        cut = self._cut(place, piece, data, spans)
+        wanted = (spans.stop[piece.samples] - spans.start[piece.samples]).sum()
+        if 2 * wanted >= piece.stop - piece.start:
+            return list(cut)
+        return [(i, (bytes(jpg), bytes(txt), bytes(meta))) for i, (jpg, txt, meta) in cut]
 
     def _cut(
         self, place: Place, piece: Piece, data: Bytes, spans: _Spans
@@ -405,7 +413,7 @@ class _Fetch:
     """A group under way."""
 
     group: _Group
-    jobs: list[tuple[Place, Piece, Future[Bytes]]]
+    jobs: list[Future[list[tuple[int, Members]]]]
 
 
 def split_evenly(start: int, stop: int, parts: int, part: int) -> tuple[int, int]:

@@ -19,9 +19,10 @@ class ReadSettings:
     than by another request. Less costs requests and saves bytes."""
     piece_mb: float = 8.0
     """Megabytes; the most that one request brings (a single larger sample comes whole)."""
-    memory_mb: int = 512
-    """Megabytes of samples that a process holds: what is being used and what is being fetched. At
-    least two batches are held, whatever they take."""
+    memory_mb: int = 2048
+    """Megabytes of samples from servers that a process holds: what is being used and what is being fetched.
+    At least two batches are held, whatever they take. Where half of it is less than a window of the order,
+    parts of a window are fetched more than once."""
     retries: int = 6
     """Further tries for a request that failed."""
     backoff_seconds: float = 0.5
