@@ -379,12 +379,18 @@ def made(cache: Path, quick: bool) -> Path:
     return folder
 
 
-def write_page(folder: Path, lines: list[str], names: Sequence[str]) -> None:
-    """The page, with the sections that were not measured now as they were."""
-    old = sections_of(PAGE.read_text()) if len(names) < len(SECTIONS) and PAGE.exists() else {}
+HEADINGS = [
+    text.split("\n", 1)[0].removeprefix("## ")
+    for text in (NODECODE, DECODE, HTTP, FILTERED, SHUFFLE, MEMORY)
+]
+
+
+def write_page(folder: Path, lines: list[str]) -> None:
+    """The page with a section that was measured now; the others stay as they were."""
+    old = sections_of(PAGE.read_text()) if PAGE.exists() else {}
     new = old | sections_of("\n" + "\n".join(lines))
     head = HEAD.format(machine=machine(), rounds=ROUNDS, **sizes(folder))
-    page = [head, *(new[heading] + "\n" for heading in new)]
+    page = [head, *(new[heading] + "\n" for heading in HEADINGS if heading in new)]
     PAGE.write_text("\n".join(page).rstrip() + "\n")
 
 
@@ -399,14 +405,12 @@ def main() -> None:
         parser.error(f"--only {','.join(sorted(unknown))}: known are {', '.join(SECTIONS)}")
     folder = made(words.cache, words.quick)
     run = Run(folder, 1 if words.quick else ROUNDS, 8 if words.quick else EPOCHS)
-    lines: list[str] = []
-    for name in SECTIONS:
-        if name in names:
-            lines += [*SECTIONS[name](run), f"Measured on {date.today().isoformat()}.", ""]
-    if words.quick:
-        print("\n".join(lines))
-    else:
-        write_page(folder, lines, names)
+    for name in [name for name in SECTIONS if name in names]:
+        lines = [*SECTIONS[name](run), f"Measured on {date.today().isoformat()}.", ""]
+        if words.quick:
+            print("\n".join(lines))
+        else:
+            write_page(folder, lines)
 
 
 if __name__ == "__main__":
