@@ -8,9 +8,10 @@ from typing import Any
 
 from biomedica.train.settings import OptimizerSettings
 
-_LAYER = re.compile(r"(?:^|\.)(?:blocks|resblocks|layers?|stages)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:(?:blocks|resblocks|layers?|stages)\.|layer)(\d+)\.")
 _FIRST = re.compile(
-    r"patch_embed|conv1|cls_token|class_embedding|pos_embed|positional_embedding|token_embedding|embeddings|ln_pre"
+    r"patch_embed|(?:visual|trunk)\.conv\d|cls_token|reg_token|class_embedding|pos_embed|\.stem\."
+    r"|(?<!attnpool\.)positional_embedding|token_embedding|embeddings|ln_pre|norm_pre"
 )
 _TEXT = re.compile(
     r"^(?:text\.|transformer\.|token_embedding|positional_embedding|ln_final|text_projection)"

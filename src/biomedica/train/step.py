@@ -182,11 +182,11 @@ def _gradient(values: Tensor) -> Tensor:
 def _loss(settings: OptimizerSettings, world: World) -> Any:
     """open_clip's losses. Gathered features always carry their gradients: without them, each rank's
     gradient would lack what its features do to the other ranks' rows."""
-    import open_clip
+    from open_clip.loss import ClipLoss, SigLipLoss
 
     if settings.loss == "siglip":
-        return open_clip.SigLipLoss(rank=world.rank, world_size=world.size, dist_impl="gather")
-    return open_clip.ClipLoss(
+        return SigLipLoss(rank=world.rank, world_size=world.size, dist_impl="gather")
+    return ClipLoss(
         local_loss=settings.local_loss,
         gather_with_grad=True,
         cache_labels=True,
