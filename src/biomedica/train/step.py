@@ -44,7 +44,11 @@ class Stepper:
         if not groups:
             raise ConfigError("no weights are left to learn: both towers are locked")
         self.optimizer = torch.optim.AdamW(
-            groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps
+            groups,
+            lr=settings.lr,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            fused=world.kind != "fsdp",
         )
         self._mean = torch.tensor(made.preprocess.mean, device=world.device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(made.preprocess.std, device=world.device).view(1, 3, 1, 1) * 255
