@@ -7,6 +7,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -598,3 +600,37 @@ class TestTexts:
             for key, (text,) in zip(batch.keys, batch.texts, strict=True):
                 mentions = json.loads(expected[key][2])["mentions"]
                 assert text in [each["text"] for each in mentions]
+
+
+ABANDONED = """
+import sys, time
+from biomedica.stream import PixelSettings, open_samples
+from biomedica.stream.loader import Loader, Stream
+from biomedica.stream.pixels import Pixels
+
+if __name__ == "__main__":
+    samples = open_samples(sys.argv[1], "all")
+    stream = Stream(samples, batch=8, epochs=50, pixels=Pixels(PixelSettings(size=64)))
+    batches = iter(Loader(stream, workers=1))
+    next(batches)
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_process_that_is_killed(made: Path, tmp_path: Path) -> None:
+    """A worker that has batches ready for a process that was killed does not wait for ever."""
+    import psutil
+
+    script = tmp_path / "abandoned.py"
+    script.write_text(ABANDONED)
+    command = [sys.executable, str(script), str(made)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert workers
+        process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    for each in alive:
+        each.kill()
+    assert not alive

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -19,6 +22,8 @@ from biomedica.stream.samples import Samples
 from biomedica.stream.settings import ReadSettings
 from biomedica.stream.texts import TextSettings, caption_in, decoded, facts_of, texts_of
 
+_PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
 
@@ -237,6 +242,7 @@ class Loader:
             prefetch_factor=self._prefetch if self._workers else None,
             pin_memory=self._pin_memory,
             multiprocessing_context="forkserver" if self._workers else None,
+            worker_init_fn=_end_with_parent if self._workers else None,
         )
         try:
             for batch in loader:
@@ -244,6 +250,15 @@ class Loader:
                 yield batch
         except BiomedicaError as error:
             raise _plain(error) from None
+
+
+def _end_with_parent(worker: int) -> None:
+    """Let the kernel end this worker when the process that started it is gone.
+
+    torch's own watch over the parent lets a worker that has batches ready wait for ever to hand them over.
+    """
+    with suppress(OSError, AttributeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _plain(error: BiomedicaError) -> BiomedicaError:
