@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
+import os
+import select
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -22,8 +23,6 @@ from biomedica.stream.samples import Samples
 from biomedica.stream.settings import ReadSettings
 from biomedica.stream.texts import TextSettings, caption_in, decoded, facts_of, texts_of
 
-_PR_SET_PDEATHSIG = 1
-"""Of prctl(2)."""
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
 
@@ -242,7 +241,7 @@ class Loader:
             prefetch_factor=self._prefetch if self._workers else None,
             pin_memory=self._pin_memory,
             multiprocessing_context="forkserver" if self._workers else None,
-            worker_init_fn=_end_with_parent if self._workers else None,
+            worker_init_fn=partial(_end_with, os.getpid()) if self._workers else None,
         )
         try:
             for batch in loader:
@@ -252,13 +251,24 @@ class Loader:
             raise _plain(error) from None
 
 
-def _end_with_parent(worker: int) -> None:
-    """Let the kernel end this worker when the process that started it is gone.
+def _end_with(process: int, worker: int) -> None:
+    """Let this worker end when the process that reads its batches is gone, however it went.
 
-    torch's own watch over the parent lets a worker that has batches ready wait for ever to hand them over.
+    torch's own watch does not see it: a worker's parent is the fork server, which lives as long as its workers, and a
+    worker that has batches ready waits for ever to hand them over.
     """
-    with suppress(OSError, AttributeError):  # Linux alone has it
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        os._exit(1)
+    except (AttributeError, OSError):  # Linux alone has it
+        return
+
+    def watch() -> None:
+        select.select([descriptor], [], [])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _plain(error: BiomedicaError) -> BiomedicaError:
