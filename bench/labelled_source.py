@@ -60,10 +60,10 @@ def white_cells(corpus: Path) -> Iterator[tuple[str, Item]]:
         yield f"class {kind}", (path.name, path.read_bytes(), f"White blood cell of class {kind}.")
 
 
-def chest_films(corpus: Path) -> Iterator[tuple[str, Item]]:
+def chest_films(corpus: Path, part: str = "train") -> Iterator[tuple[str, Item]]:
     with np.load(next((corpus / "labelled/pneumoniamnist").glob("*.npz"))) as arrays:
-        images = arrays["train_images"]
-        labels = arrays["train_labels"].ravel()
+        images = arrays[f"{part}_images"]
+        labels = arrays[f"{part}_labels"].ravel()
     for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
