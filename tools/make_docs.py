@@ -64,9 +64,9 @@ COMMANDS = (
     "publish",
     "stream",
     "train",
+    "merge",
     "models configs",
     "models export",
-    "models merge",
     "settings",
 )
 

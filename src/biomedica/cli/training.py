@@ -25,7 +25,7 @@ def _need_torch() -> None:
         raise ConfigError(f"{', '.join(missing)} is not installed: pip install 'biomedica[train]'")
 
 
-models = App(name="models", help="Trained models: configs, export, merging.")
+models = App(name="models", help="Training configs, and trained models as folders.")
 app.command(models)
 
 
@@ -136,7 +136,7 @@ def train(
     config
         A shipped config (`biomedica models configs`) or a TOML file; `--set optimizer.lr=1e-5` changes a value.
     folder
-        Of the run: settings, log, checkpoints, scores, the model at the end.
+        Of the run: settings, log, checkpoints, the model at the end; `runs/NAME` by default.
     plan
         Say what the config takes (samples, FLOPs, accelerator hours), and train nothing.
     world
@@ -154,8 +154,7 @@ def train(
         counted = make_plan(settings, world)
         print_json(counted) if common.json else print(_plan_text(counted))
         return
-    if folder is None:
-        raise ConfigError("train needs a folder for the run; or --plan, which trains nothing")
+    folder = folder or Path("runs") / Path(config).stem
     from biomedica.flow import Progress
     from biomedica.train import loop
 
@@ -255,7 +254,7 @@ def export(
     print_json({"folder": str(path)}) if common.json else print(f"the model: {path}")
 
 
-@models.command
+@app.command
 def merge(
     base: Path,
     tuned: Path,
