@@ -148,6 +148,8 @@ def test_tower_with_weights_of_its_own(bert: Path, tmp_path: Path) -> None:
     assert found.dtype == torch.float32  # transformers would keep the type of the file
     assert found.equal(own.embeddings.word_embeddings.weight.float())
     assert made.model.text.transformer.pooler is None
+    # else dropout would begin with the first evaluation, which a resumed run does not make again
+    assert all(each.training for each in made.model.modules())
 
 
 def test_pooling_and_projection(bert: Path) -> None:

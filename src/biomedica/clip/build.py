@@ -26,7 +26,7 @@ _TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 def build(
     settings: ModelSettings, *, seed: int = 0, device: str = "cpu", precision: str = "fp32"
 ) -> Made:
-    """Make the model, its tokenizer and its preprocessing. Raises `ConfigError` with what would do.
+    """Make the model (ready to train), its tokenizer and its preprocessing. Raises `ConfigError` with what would do.
 
     seed        of all weights that no file gives; the caller's own random state is left as it was
     precision   type of the weights: `fp32`, or `bf16` and `fp16` to use a model (training under autocast keeps fp32)
@@ -41,6 +41,7 @@ def build(
         torch.manual_seed(seed)
         made = assemble(design, settings)
     made.model.to(device=_device(device), dtype=getattr(torch, _TYPES[precision]))
+    made.model.train()  # transformers gives towers with weights without dropout, others with it
     return replace(made, tokenizer=tokenizer)
 
 
