@@ -145,7 +145,7 @@ class Bench:
     def killed(self, run: str, name: str, part: str, changes: dict[str, Any]) -> tuple[int, Path]:
         """A run that SIGKILL ends after half of its steps, then the same command again; where it was cut."""
         folder = self.folder / "runs" / run
-        words = self.config(name, part, changes, scored=False)
+        words = self.config(name, part, changes, scored=True)
         process = self.start(folder, words)
         while not list(folder.glob(f"checkpoints/step-{STEPS // 2:08d}.pt")):
             if process.poll() is not None:
@@ -156,7 +156,7 @@ class Bench:
         if (folder / "model").exists():
             sys.exit(f"run {run} was complete before it was killed")
         reached = max(int(path.stem[5:]) for path in folder.glob("checkpoints/step-*.pt"))
-        return reached, self.train(run, name, part, changes, scored=False)
+        return reached, self.train(run, name, part, changes)
 
 
 def _toml(value: Any) -> str:
@@ -551,9 +551,9 @@ two numbers; neither says which, so no split of them can be trusted.
 
 `lit-dinov2-minilm`: DINOv2 ViT-S/14 (the corpus's ONNX file) and all-MiniLM-L6-v2, here at {size} pixels and {tokens}
 tokens. {steps} steps of {batch} pairs, mixed as {weights}. Articles are dealt to folds A, B and C and
-to a part for choosing. {num_tried} settings were tried, each trained without the part for choosing and scored on it alone
-(recall@10, mean of both directions). Size, tokens and steps were fixed before, for two cores, after a look at linear
-projections of fixed vectors over all articles, among which they made little difference:
+to a part for choosing. {num_tried} settings were tried, each trained without the part for choosing and scored on it
+alone (recall@10, mean of both directions). Size, tokens and steps were fixed before, for two cores, after a look at
+linear projections of fixed vectors over all articles, among which they made little difference:
 
 {tried}
 
