@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +77,10 @@ class Checkpoints:
             self._bucket.put(path)
         for old in self.paths()[: -self._keep]:
             old.unlink()
-            if self._bucket is not None:
-                self._bucket.remove(old.name)
+        if self._bucket is not None:  # it may hold some that another machine wrote
+            names = sorted(name for name in self._bucket.names() if _NAME.fullmatch(name))
+            for name in names[: -self._keep]:
+                self._bucket.remove(name)
         return path
 
 
@@ -85,17 +89,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises what its unpickler and zip reader raise
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArchiveError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); remove it, and the run goes on from the one before"
+            f"{path} cannot be read ({said}); remove it, and the run goes on from the one before"
         ) from None
 
 
 def state_of(stepper: Stepper) -> dict[str, Any]:
     """Weights and optimizer, whole and on the CPU. All ranks call it; the first gets the content."""
     return {
-        "model": get_model_state_dict(stepper.model, options=_WHOLE),
+        "model": weights_of(stepper.model),
         "optimizer": get_optimizer_state_dict(stepper.model, stepper.optimizer, options=_WHOLE),
     }
+
+
+def weights_of(model: Any) -> dict[str, Any]:
+    """A model's weights as `state_of` has them."""
+    return get_model_state_dict(model, options=_WHOLE)
 
 
 def restore(stepper: Stepper, content: dict[str, Any], world: World) -> None:
@@ -117,20 +127,38 @@ class _Bucket:
         self._address = address
 
     def names(self) -> list[str]:
-        found = [item["path"] for batch in self._store.list(self._prefix or None) for item in batch]
-        return [path.rpartition("/")[2] for path in found]
+        with self._answering():
+            found = [
+                item["path"] for some in self._store.list(self._prefix or None) for item in some
+            ]
+        return [path.removeprefix(f"{self._prefix}/") for path in found]  # of deeper ones, a path
 
     def put(self, path: Path) -> None:
-        with path.open("rb") as file:
+        with path.open("rb") as file, self._answering():
             self._store.put(self._key(path.name), file)
 
     def get(self, name: str, target: Path) -> None:
-        with target.open("wb") as file:
+        with target.open("wb") as file, self._answering():
             for chunk in self._store.get(self._key(name)).stream():
                 file.write(chunk)
 
     def remove(self, name: str) -> None:
-        self._store.delete(self._key(name))
+        with self._answering():
+            self._store.delete(self._key(name))
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Say what does not answer."""
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ArchiveError(
+                f"run.upload: {self._address} does not take or give a checkpoint ({said}); what is on this machine "
+                "is whole"
+            ) from None
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name

@@ -10,7 +10,7 @@ from biomedica.train.settings import OptimizerSettings
 
 _LAYER = re.compile(r"(?:^|\.)(?:(?:blocks|resblocks|layers?|stages)\.|layer)(\d+)\.")
 _FIRST = re.compile(
-    r"patch_embed|(?:visual|trunk)\.conv\d|cls_token|reg_token|class_embedding|pos_embed|\.stem\."
+    r"patch_embed|(?:visual|trunk)\.(?:conv|bn)\d|cls_token|reg_token|class_embedding|pos_embed|\.stem\."
     r"|(?<!attnpool\.)positional_embedding|token_embedding|embeddings|ln_pre|norm_pre"
 )
 _TEXT = re.compile(
@@ -40,7 +40,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for AdamW: `params`, `weight_decay`, and `scale`, the factor of the learning rate.
 
-    Vectors and scalars (biases, norms, the logit scale) have no weight decay, as in open_clip. With
+    Vectors, scalars and tables of biases (norms, the logit scale) have no weight decay, as in open_clip. With
     `layer_decay` below 1, a layer learns by that factor for each layer between it and its tower's end
     (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2021). The scale and bias have a group of their own: FSDP
     leaves them whole, and one update cannot mix whole tensors and parts.
@@ -54,7 +54,8 @@ def parameter_groups(
     for name, each in learning:
         top = most[is_text(name)]
         scale = settings.layer_decay ** (top - depth(name, top))
-        groups.setdefault((each.ndim >= 2, scale, each.ndim == 0), []).append(each)
+        decays = each.ndim >= 2 and not name.endswith("relative_position_bias_table")
+        groups.setdefault((decays, scale, each.ndim == 0), []).append(each)
     return [
         {
             "params": params,

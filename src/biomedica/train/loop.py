@@ -18,7 +18,7 @@ from biomedica.shards import write_json
 from biomedica.stream import ReadSettings, Source, TextSettings, open_samples
 from biomedica.stream.loader import Loader, Stream
 from biomedica.stream.pixels import Pixels
-from biomedica.train.checkpoints import Checkpoints, read_checkpoint, restore, state_of
+from biomedica.train.checkpoints import Checkpoints, read_checkpoint, restore, state_of, weights_of
 from biomedica.train.logs import Log
 from biomedica.train.mean import MeanWeights
 from biomedica.train.retrieval import evaluate
@@ -73,8 +73,7 @@ def train(settings: TrainSettings, folder: Path, tell: Tell = lambda progress: N
     """Train, or go on where the folder's newest checkpoint stands.
 
     folder/settings.json   what was asked for     folder/log.jsonl      numbers by step
-    folder/checkpoints/    to go on from          folder/scores.jsonl   evaluations
-    folder/model/          the model at the end, as open_clip loads it
+    folder/checkpoints/    to go on from          folder/model/         the model at the end, as open_clip loads it
 
     SIGTERM and Ctrl-C end it after the step, with a checkpoint. Raises `ConfigError` where the folder holds
     a run of other settings, `ArchiveError` where samples cannot be had.
@@ -93,7 +92,7 @@ class _Run:
         self.checkpoints = Checkpoints(
             folder / "checkpoints", settings.run.keep, settings.run.upload
         )
-        self._claim()
+        self._check_folder()
         self.made = build(settings.model, seed=settings.run.seed, device=str(world.device))
         self.made.model.output_dict = True
         self.stream = open_stream(settings, self.made, world.rank, world.size)
@@ -104,23 +103,30 @@ class _Run:
         self.step = 0
         self.scores: dict[str, Any] = {}
         self.loss: float | None = None
+        self._claim()
 
-    def _claim(self) -> None:
-        """Note what the folder is for; refuse it when it is for something else."""
+    def _check_folder(self) -> None:
+        """Refuse a folder that is for something else."""
         path = self.folder / "settings.json"
         if path.exists():
-            changed = differences(json.loads(path.read_bytes()), self.settings)
-            if changed:
-                raise ConfigError(
-                    f"{self.folder} holds a run of other settings ({'; '.join(changed[:3])}); give them again, "
-                    "or another folder"
-                )
+            self._check_same(json.loads(path.read_bytes()), self.folder)
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise ConfigError(f"{self.folder} holds other files; give an empty or a new folder")
+
+    def _check_same(self, old: dict[str, Any], where: Path) -> None:
+        changed = differences(old, self.settings)
+        if changed:
+            raise ConfigError(
+                f"{where} holds a run of other settings ({'; '.join(changed[:3])}); give them again, "
+                "or another folder"
+            )
+
+    def _claim(self) -> None:
+        """Note what the folder is for, once all else was found in order: a mistake in the settings may be mended."""
         self.world.wait()
         if self.world.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, plain(self.settings))
+            write_json(self.folder / "settings.json", plain(self.settings))
         self.world.wait()
 
     def go(self, stopped: Callable[[], bool]) -> Trained:
@@ -135,10 +141,8 @@ class _Run:
         finally:
             if log is not None:
                 log.close()
-        if is_complete and self.world.is_first and self.world.kind != "fsdp":
+        if is_complete:
             self._save("model")
-        elif is_complete and self.world.kind == "fsdp":
-            self._save_sharded()
         self.world.wait()
         return Trained(
             folder=str(self.folder),
@@ -153,10 +157,18 @@ class _Run:
         )
 
     def _resume(self) -> None:
+        if self.world.is_first:  # it may have to fetch it
+            self.checkpoints.latest()
+        self.world.wait()
         path = self.checkpoints.latest()
+        if not self.world.agrees(path.name if path else ""):
+            raise ConfigError(
+                f"{self.folder} has other checkpoints on other machines; a folder that all of them share would do"
+            )
         if path is None:
             return
         content = read_checkpoint(path)
+        self._check_same(content["settings"], path)  # from a bucket it may be another run's
         restore(self.stepper, content, self.world)
         self.mean.load(content["mean"])
         self.stream.load_state_dict(content["data"])
@@ -164,7 +176,7 @@ class _Run:
         self.loss, self.scores = content["loss"], content["scores"]
 
     def _begin(self, log: Log | None) -> None:
-        if self.settings.run.save_initial and self.world.is_first:
+        if self.settings.run.save_initial:
             self._save("initial")
         self._evaluate(log)
 
@@ -194,6 +206,7 @@ class _Run:
                     self._evaluate(log)
             leave = self.world.any(stopped()) if not last else False
             if self.step % run.checkpoint_every == 0 or last or leave:
+                self._check_weights()
                 with meter.paused():
                     self._keep()
             if leave:
@@ -203,12 +216,9 @@ class _Run:
     def _log(self, log: Log | None, outcome: Any, meter: _Meter, position: int) -> None:
         self.loss = float(self.world.mean(outcome.loss))
         if not math.isfinite(self.loss):
-            raise ArchiveError(
-                f"the loss is {self.loss} at step {self.step}: a lower optimizer.lr, more warmup_steps or "
-                "grad_clip would do; the last checkpoint is whole"
-            )
+            raise self._diverged(f"the loss is {self.loss}")
         values = {
-            "epoch": position / len(self.stream.mix.samples[0]),
+            "epoch": self.settings.data.epochs * position / self.stream.total,
             "position": position,
             "loss": self.loss,
             "lr": outcome.lr,
@@ -230,12 +240,23 @@ class _Run:
                 )
             )
 
+    def _check_weights(self) -> None:
+        """None that is no number is kept, whether or not a loss was looked at since it became so."""
+        finite = [each.detach().isfinite().all() for each in self.made.model.parameters()]
+        if self.world.any(not all(bool(each) for each in finite)):
+            raise self._diverged("weights are no numbers")
+
+    def _diverged(self, what: str) -> ArchiveError:
+        return ArchiveError(
+            f"{what} at step {self.step}: a lower optimizer.lr, more warmup_steps or grad_clip would do; "
+            "the last checkpoint is whole"
+        )
+
     def _keep(self) -> None:
-        state = state_of(self.stepper)
+        state = {**state_of(self.stepper), "mean": self.mean.state()}
         if self.world.is_first:
             content = {
                 **state,
-                "mean": self.mean.state(),
                 "data": self.stream.state_dict(),
                 "step": self.step,
                 "loss": self.loss,
@@ -269,16 +290,16 @@ class _Run:
         self.world.wait()
 
     def _save(self, name: str) -> None:
+        """The model as a folder, by the first rank; under FSDP put together there from its parts."""
+        made = self.made
         with self.mean.in_place(self.made.model):
-            save(self.folder / name, self.made, card(self.settings, self.step, self.scores))
-
-    def _save_sharded(self) -> None:
-        """The whole model, put together on the first rank from its parts."""
-        state = state_of(self.stepper)["model"]
-        if self.world.is_first:
-            whole = build(self.settings.model, seed=self.settings.run.seed)
-            whole.model.load_state_dict(state)
-            save(self.folder / "model", whole, card(self.settings, self.step, self.scores))
+            if self.world.kind == "fsdp":
+                state = weights_of(self.made.model)
+                if self.world.is_first:
+                    made = build(self.settings.model, seed=self.settings.run.seed)
+                    made.model.load_state_dict(state)
+            if self.world.is_first:
+                save(self.folder / name, made, card(self.settings, self.step, self.scores))
 
 
 def open_stream(settings: TrainSettings, made: Made, rank: int, world: int) -> Stream:

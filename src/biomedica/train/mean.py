@@ -13,6 +13,8 @@ class MeanWeights:
     """mean = decay * mean + (1 - decay) * weights, after every step (Polyak, Juditsky 1992).
 
     decay   0: nothing is kept, and all methods do nothing
+
+    Under FSDP each rank keeps the mean of its parts; all ranks call `state` and `load`.
     """
 
     def __init__(self, model: Any, decay: float) -> None:
@@ -30,13 +32,13 @@ class MeanWeights:
                     mean.lerp_(now[name].detach(), 1 - self._decay)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """For a checkpoint."""
-        return {name: each.cpu() for name, each in self._mean.items()}
+        """For a checkpoint: whole, whatever number of ranks share it."""
+        return {name: _whole(each).cpu() for name, each in self._mean.items()}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """From a checkpoint."""
         for name, each in self._mean.items():
-            each.copy_(state[name])
+            each.copy_(_divided_as(each, state[name]))
 
     @contextmanager
     def in_place(self, model: Any) -> Iterator[None]:
@@ -52,6 +54,20 @@ class MeanWeights:
             with torch.no_grad():
                 for name, each in parameters.items():
                     each.copy_(kept[name])
+
+
+def _whole(value: Any) -> torch.Tensor:
+    found: torch.Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return found
+
+
+def _divided_as(own: Any, whole: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, cut as FSDP cuts another."""
+    if not hasattr(own, "full_tensor"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole.to(own.device), own.device_mesh, own.placements)
 
 
 def _learning(model: Any) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from biomedica.clip import TFLOPS, UTILISATION, cost, plan
+from biomedica.clip import TFLOPS, UTILISATION, Cost, cost, plan
 from biomedica.errors import BiomedicaError, ConfigError
 from biomedica.train.settings import TrainSettings
 
@@ -28,6 +28,7 @@ class RunPlan:
     samples: int
     """Pairs of an epoch (of the first view)."""
     samples_seen: int
+    """Of all epochs and views."""
     steps: int
     batch: int
     """Pairs of a step, over all ranks."""
@@ -55,13 +56,13 @@ def make_plan(settings: TrainSettings, world: int = 1) -> RunPlan:
         raise ConfigError(
             f"optimizer.batch is {chosen.batch}; a multiple of {world} ranks x {chosen.accumulate} parts is expected"
         )
-    samples = _num_samples(settings)
-    found = cost(settings.model)
+    samples, seen = _num_pairs(settings)
+    found = _with_texts(cost(settings.model), settings.data.texts_per_image)
     plans = [
         plan(
             found,
-            num_samples=samples,
-            epochs=settings.data.epochs,
+            num_samples=seen,
+            epochs=1,
             batch=chosen.batch,
             accelerator=name,
             precision=chosen.precision,
@@ -71,7 +72,6 @@ def make_plan(settings: TrainSettings, world: int = 1) -> RunPlan:
     ]
     extra = (found.image_forward + found.text_forward) if chosen.accumulate > 1 else 0
     more = 1 + extra / found.flops  # accumulation makes the features of all parts first
-    seen = samples * settings.data.epochs
     return RunPlan(
         samples=samples,
         samples_seen=seen,
@@ -97,12 +97,27 @@ def make_plan(settings: TrainSettings, world: int = 1) -> RunPlan:
     )
 
 
-def _num_samples(settings: TrainSettings) -> int:
+def _with_texts(found: Cost, texts: int) -> Cost:
+    """The cost of a picture with several texts."""
+    return replace(
+        found, text_forward=found.text_forward * texts, text_backward=found.text_backward * texts
+    )
+
+
+def _num_pairs(settings: TrainSettings) -> tuple[int, int]:
+    """Pairs of an epoch of the first view, and of the whole run; by `data.samples` where the views are not at hand."""
+    from biomedica.stream.mix import Mix
     from biomedica.train.loop import open_sources
 
-    if settings.data.samples:
-        return settings.data.samples
+    data = settings.data
     try:
-        return len(open_sources(settings.data, settings.stream)[0].samples)
+        sources = open_sources(data, settings.stream)
+        mix = Mix(sources, settings.run.seed, settings.order)
+        return len(sources[0].samples), mix.length(data.epochs)
     except BiomedicaError as error:
-        raise ConfigError(f"data.samples says not how many pairs there are, and: {error}") from None
+        if not data.samples:
+            raise ConfigError(
+                f"data.samples says not how many pairs there are, and: {error}"
+            ) from None
+    weights = [each.weight for each in data.sources] or [1.0]
+    return data.samples, round(data.samples * data.epochs * sum(weights) / weights[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,13 @@ def _from_checkpoint(path: Path, folder: Path, to: str) -> None:
     mean = MeanWeights(made.model, settings.optimizer.ema)
     mean.load(content["mean"])
     with mean.in_place(made.model):
-        target = folder.with_name(f".{folder.name}.open_clip") if to == "transformers" else folder
-        save(target, made, card(settings, content["step"], content["scores"]))
-        if to == "transformers":
-            to_transformers(target, folder)
+        about = card(settings, content["step"], content["scores"])
+        if to == "open_clip":
+            save(folder, made, about)
+            return
+        with tempfile.TemporaryDirectory(prefix="biomedica-") as work:
+            save(Path(work) / folder.name, made, about)
+            to_transformers(Path(work) / folder.name, folder)
 
 
 def sweep_models(

@@ -101,6 +101,20 @@ class OptimizerSettings:
             raise ConfigError(
                 "optimizer.ema is in [0, 1), layer_decay in (0, 1], warmup_steps 0 or more"
             )
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"optimizer.{name} is {getattr(self, name)}; 0 to below 1 is expected"
+                )
+        for name in ("lr", "eps", "weight_decay", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"optimizer.{name} is {getattr(self, name)}; 0 or more is expected"
+                )
+        if self.max_logit_scale < 1:
+            raise ConfigError(
+                f"optimizer.max_logit_scale is {self.max_logit_scale}; 1 or more is expected"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +122,7 @@ class Task:
     """An evaluation on the way: retrieval between the pictures and captions of a view."""
 
     name: str
-    """In the log and in `run.best`."""
+    """In the log and in the scores."""
     archive: str
     """As in `data.sources`."""
     view: str = "full"
@@ -173,6 +187,13 @@ class TrainSettings:
     stream: ReadSettings = field(default_factory=ReadSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
+    def __post_init__(self) -> None:
+        if not self.images.train or self.images.fit != "crop":
+            raise ConfigError(
+                "images.train and images.fit have no place in training, which always takes random crops; "
+                "images.scale=[1.0, 1.0] takes (nearly) whole pictures"
+            )
+
 
 DECIDING = ("model", "data", "optimizer", "images", "order")
 """Tables that decide about the weights: a run goes on only with the same."""
@@ -220,5 +241,9 @@ def plain(settings: Any) -> Any:
 
 
 def with_model_size(settings: PixelSettings, size: int, *, train: bool) -> PixelSettings:
-    """Pixels for a model that sees squares of `size`."""
+    """Pixels for a model that sees squares of `size`. Raises `ConfigError` where another size was asked for."""
+    if settings.size not in (size, PixelSettings().size):
+        raise ConfigError(
+            f"images.size is {settings.size}, and the model sees {size} pixels; model.image_size decides for both"
+        )
     return replace(settings, size=size, train=train)

@@ -75,6 +75,13 @@ class World:
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return bool(found.item())
 
+    def agrees(self, value: str) -> bool:
+        """Whether it is the same in all processes."""
+        found: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, value)
+        return len(set(found)) == 1
+
     def wait(self) -> None:
         """Until all are here."""
         if self.size > 1:
@@ -116,7 +123,11 @@ def _device(name: str, local_rank: int) -> torch.device:
 
 
 def _shard(model: Any) -> None:
-    """FSDP2: the blocks of both towers, then what is left, but for the scale and the bias (of no dimension)."""
+    """FSDP2: the blocks of both towers, then what is left, but for the scale and the bias (of no dimension).
+
+    What is left is given back after each forward pass too: an evaluation of the mean weights would leave them
+    to the next step.
+    """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     scalars = set(scalars_of(model))
@@ -126,7 +137,7 @@ def _shard(model: Any) -> None:
         if isinstance(children, (torch.nn.ModuleList, torch.nn.Sequential)):
             for block in children:
                 fully_shard(block)
-    fully_shard(model, ignored_params=scalars)
+    fully_shard(model, ignored_params=scalars, reshard_after_forward=True)
     for name in ("encode_image", "encode_text"):
         register_fsdp_forward_method(model, name)
 
