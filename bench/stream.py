@@ -25,7 +25,7 @@ from run import BENCH, ROOT, machine, measured, row
 from stream_data import FEW_SHARDS, SHARES, make_peer, sizes
 from stream_server import LATENCY, NGINX, RATE, counts, nginx, rates, slow_server
 
-ROUNDS = 5
+ROUNDS = 3
 EPOCHS = 50
 PAGE = ROOT / "docs" / "benchmarks-stream.md"
 CACHE = Path.home() / ".cache" / "biomedica-bench"

@@ -107,6 +107,11 @@ def test_the_page_of_configs_is_fresh() -> None:
 
 def test_nothing_is_named_that_is_not_the_project() -> None:
     """Pages with numbers say what made them."""
-    for name in ("accuracy.md", "benchmarks.md", "benchmarks-annotation.md"):
+    for name in (
+        "accuracy.md",
+        "benchmarks.md",
+        "benchmarks-annotation.md",
+        "benchmarks-stream.md",
+    ):
         text = (ROOT / "docs" / name).read_text()
         assert "python bench/" in text and re.search(r"\d{4}-\d{2}-\d{2}", text)

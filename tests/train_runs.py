@@ -216,6 +216,8 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
     """Equal to the bit, but for the settings."""
     import torch
 
+    if isinstance(first, (list, tuple)):  # AdamW's betas become a list on the way
+        second = type(first)(second)
     assert type(first) is type(second), where
     if isinstance(first, torch.Tensor):
         assert first.dtype == second.dtype and torch.equal(first, second), where

@@ -119,19 +119,23 @@ class Reader:
         most = self._settings.memory_mb * 500_000
         batches: list[Wanted] = []
         parts: list[_Spans] = []
+        held = 0
         for some in _stretches(wanted):
             spans = self._look_up(some)
             place = 0
             for batch in some:
                 part = spans.part(place, place + len(batch.number_N))
                 place += len(batch.number_N)
-                if batches and sum(each.num_bytes for each in parts) + part.num_bytes > most:
+                size = part.num_bytes
+                if batches and held + size > most:
                     edges = [i for i, each in enumerate(batches) if each.is_edge]
                     cut = edges[-1] + 1 if edges else len(batches)
                     yield _Group(batches[:cut], _Spans.joined(parts[:cut]))
                     batches, parts = batches[cut:], parts[cut:]
+                    held = sum(each.num_bytes for each in parts)
                 batches.append(batch)
                 parts.append(part)
+                held += size
         if batches:
             yield _Group(batches, _Spans.joined(parts))
 

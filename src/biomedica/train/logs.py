@@ -27,13 +27,14 @@ class Log:
 
     def __init__(self, folder: Path, settings: TrainSettings, step: int) -> None:
         self._path = folder / "log.jsonl"
-        kept = [line for line in read_log(folder) if line["step"] <= step]
+        before = read_log(folder) if step else []  # a run that begins scores its start again
+        kept = [line for line in before if line["step"] <= step]
         text = "".join(f"{json.dumps(line)}\n" for line in kept)
         own = folder / ".log.jsonl.tmp"
         own.write_text(text)
         own.replace(self._path)
-        self._file = self._path.open("a", buffering=1)
         self._others = [_opened(name, folder, settings, step) for name in settings.run.loggers]
+        self._file = self._path.open("a", buffering=1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """A line of log.jsonl, and the same numbers elsewhere."""

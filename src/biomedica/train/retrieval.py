@@ -133,14 +133,14 @@ def score(
 
 
 def _ranks(queries_ND: Floats, others_ND: Floats, group_N: Ints) -> Ints:
-    """(N,): place of each query's best counterpart, from 1. Ties count against the query."""
+    """(N,): place of each query's best counterpart, from 1. Ties and what is no number count against the query."""
     found = np.empty(len(queries_ND), np.int64)
     for start in range(0, len(queries_ND), _QUERIES):
         part = slice(start, start + _QUERIES)
         similar_QN = queries_ND[part] @ others_ND.T
         right_QN = group_N[part, None] == group_N[None, :]
         best_Q1 = np.where(right_QN, similar_QN, -np.inf).max(axis=1, keepdims=True)
-        found[part] = 1 + ((similar_QN >= best_Q1) & ~right_QN).sum(axis=1)
+        found[part] = 1 + (~(similar_QN < best_Q1) & ~right_QN).sum(axis=1)
     return found
 
 
