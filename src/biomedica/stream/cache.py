@@ -17,6 +17,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from biomedica.errors import ArchiveError
@@ -36,6 +37,7 @@ class CachedFiles:
         self._files = files
         self._root = Path(settings.cache)
         self._limit = int(settings.cache_gb * 1e9)
+        self._gap = int(settings.gap_kb * 1000)
         self._shards: dict[str, _Cached] = {}
         self._lock = threading.Lock()
         self._full = False
@@ -62,6 +64,17 @@ class CachedFiles:
         kept = shard.read(start, stop)
         if kept is not None:
             return kept
+        parts, at = [], start
+        for first, last in _joined(shard.holes(start, stop), self._gap):
+            if at < first:
+                parts.append(shard.read(at, first) or self._files.read(place, at, first))
+            parts.append(self._fetched(place, shard, first, last))
+            at = last
+        if at < stop:
+            parts.append(shard.read(at, stop) or self._files.read(place, at, stop))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _fetched(self, place: Place, shard: _Cached, start: int, stop: int) -> bytes | memoryview:
         found = self._files.read(place, start, stop)
         if not self._full:
             self._keep(shard, start, found)
@@ -70,7 +83,8 @@ class CachedFiles:
     def _keep(self, shard: _Cached, start: int, data: bytes | memoryview) -> None:
         """A disk that is full ends the keeping."""
         try:
-            if self._reserve(len(data)):
+            new = shard.holes(start, start + len(data))
+            if self._reserve(sum(last - first for first, last in new)):
                 shard.keep(start, data)
             else:
                 self._full = True
@@ -79,19 +93,34 @@ class CachedFiles:
 
     def _reserve(self, count: int) -> bool:
         """Whether so many bytes still fit, counted for all processes."""
-        fcntl.flock(self._total, fcntl.LOCK_EX)
-        try:
-            text = os.pread(self._total, 32, 0)
+        with self._lock:  # the file's lock is for other processes: threads share it
+            fcntl.flock(self._total, fcntl.LOCK_EX)
             try:
-                used = int(text or b"0")
-            except ValueError:  # the count is lost; the files tell
-                used = sum(path.stat().st_blocks * 512 for path in self._root.glob("*.data"))
-            if used + count > self._limit:
-                return False
-            os.pwrite(self._total, b"%31d" % (used + count), 0)
-            return True
-        finally:
-            fcntl.flock(self._total, fcntl.LOCK_UN)
+                return self._count(count)
+            finally:
+                fcntl.flock(self._total, fcntl.LOCK_UN)
+
+    def _count(self, count: int) -> bool:
+        text = os.pread(self._total, 32, 0)
+        try:
+            used = int(text or b"0")
+        except ValueError:  # the count is lost; the files tell
+            used = sum(path.stat().st_blocks * 512 for path in self._root.glob("*.data"))
+        if used + count > self._limit:
+            return False
+        os.pwrite(self._total, b"%31d" % (used + count), 0)
+        return True
+
+
+def _joined(holes: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
+    """Holes to fetch: what is there between two is fetched again where it is not worth another request."""
+    found = holes[:1]
+    for start, stop in holes[1:]:
+        if start - found[-1][1] <= gap:
+            found[-1] = found[-1][0], stop
+        else:
+            found.append((start, stop))
+    return found
 
 
 class _Cached:
@@ -124,6 +153,15 @@ class _Cached:
         except OSError:
             return None
         return data if len(data) == stop - start else None
+
+    def holes(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Parts of [start, stop) that are not known to be there, in order."""
+        with self._lock:
+            first = bisect.bisect_right(self._stops, start)
+            last = bisect.bisect_left(self._starts, stop)
+            held = zip(self._starts[first:last], self._stops[first:last], strict=True)
+            edges = [start, *(min(max(at, start), stop) for at in chain.from_iterable(held)), stop]
+        return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
 
     def keep(self, start: int, data: bytes | memoryview) -> None:
         """Bytes first, then the note that they are there. Raises `OSError` where they do not fit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -255,8 +256,10 @@ def _end_with(process: int, worker: int) -> None:
     """Let this worker end when the process that reads its batches is gone, however it went.
 
     torch's own watch does not see it: a worker's parent is the fork server, which lives as long as its workers, and a
-    worker that has batches ready waits for ever to hand them over.
+    worker that has batches ready waits for ever to hand them over. Ctrl-C, which a terminal sends to workers too,
+    is for the process that reads: it may want one more batch.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         descriptor = os.pidfd_open(process)
     except ProcessLookupError:

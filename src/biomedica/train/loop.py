@@ -103,7 +103,6 @@ class _Run:
         self.step = 0
         self.scores: dict[str, Any] = {}
         self.loss: float | None = None
-        self._claim()
 
     def _check_folder(self) -> None:
         """Refuse a folder that is for something else."""
@@ -132,6 +131,7 @@ class _Run:
     def go(self, stopped: Callable[[], bool]) -> Trained:
         """All steps that are left."""
         self._resume()
+        self._claim()
         started = time.monotonic()
         log = Log(self.folder, self.settings, self.step) if self.world.is_first else None
         try:
