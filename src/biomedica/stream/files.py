@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from biomedica.errors import ArchiveError, ConfigError
+from biomedica.foreign.requests import hub_token, shown, token_for
 from biomedica.stream.settings import ReadSettings
 
 _OPEN_FILES = 128
@@ -274,9 +275,14 @@ class RemoteFiles:
     def _store(self, address: str) -> tuple[Any, str]:
         parts = urlsplit(address)
         origin = f"{parts.scheme}://{parts.netloc}"
-        path = unquote(parts.path.lstrip("/"))
-        if parts.query:
-            raise ConfigError(f"{address}: an address with a query (?) cannot be read in ranges")
+        path = parts.path.lstrip("/")
+        if parts.scheme != "s3":
+            path = unquote(path)
+        if parts.query or "@" in parts.netloc:
+            raise ConfigError(
+                f"{shown(address)}: an address with a query (?) or a password may hold a secret and "
+                "cannot be read; for a hub, set HF_TOKEN"
+            )
         with self._lock:
             if os.getpid() != self._pid:  # its threads are in the parent
                 self._stores, self._pid = {}, os.getpid()
@@ -295,8 +301,8 @@ def _opened(scheme: str, host: str, settings: ReadSettings) -> Any:
     retry: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
     if scheme == "s3":
         return _bucket(host, client, retry)
-    token = os.environ.get("HF_TOKEN")
-    if token and _is_hub(host):
+    token = token_for(f"{scheme}://{host}", hub_token())
+    if token:
         client["default_headers"] = {"Authorization": f"Bearer {token}"}
     return HTTPStore(f"{scheme}://{host}", client_options=client, retry_config=retry)  # type: ignore[arg-type]
 
@@ -321,9 +327,3 @@ def open_bucket(address: str) -> tuple[Any, str]:
     if parts.scheme != "s3" or not parts.netloc:
         raise ConfigError(f"{address!r}: s3://BUCKET/PATH is expected")
     return _bucket(parts.netloc, {"allow_http": True}, None), parts.path.strip("/")
-
-
-def _is_hub(host: str) -> bool:
-    """Whether the token of the environment is for this host: the hub's, or that of HF_ENDPOINT."""
-    own = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).netloc
-    return host == own

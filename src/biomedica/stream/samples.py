@@ -10,6 +10,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -222,22 +223,19 @@ class Samples:
     def _digests(self) -> Ints:
         """(rows of the view,): first 8 bytes of each picture's SHA-256, from the figures files."""
         found = np.empty(self._table.num_rows, np.int64)
-        row = 0
-        shards = self._table["shard"].cast(pa.string())
-        while row < len(found):
-            shard = shards[row].as_py()
-            count = int(pc.sum(pc.equal(shards, shard)).as_py())
+        shards = np.concatenate([column[:] for column in self._columns["shard"]])
+        edges = (np.flatnonzero(np.diff(shards)) + 1).tolist()
+        for row, stop in pairwise([0, *edges, len(shards)]):
+            shard = self.shard_names[shards[row]]
             path = Path(self.address) / "figures" / shard.rpartition("-")[0] / f"{shard}.parquet"
             try:
                 table = pq.read_table(path, columns=["key", "sha256"])
             except (OSError, pa.ArrowException) as error:
                 raise ArchiveError(f"shard {shard}: {path} cannot be read: {error}") from None
-            places = pc.index_in(
-                self._table["key"].slice(row, count), table["key"].combine_chunks()
-            )
+            keys = self._table["key"].slice(row, stop - row)
+            places = pc.index_in(keys, table["key"].combine_chunks())
             texts = table["sha256"].take(places).to_pylist()
-            found[row : row + count] = [_first_bytes(bytes.fromhex(text)) for text in texts]
-            row += count
+            found[row:stop] = [_first_bytes(bytes.fromhex(text)) for text in texts]
         return found
 
 
@@ -247,7 +245,7 @@ class _Coded:
     def __init__(self, codes: NDArray[Any], numbers: Ints) -> None:
         self._codes, self._numbers = codes, numbers
 
-    def __getitem__(self, rows: Ints) -> Ints:
+    def __getitem__(self, rows: Ints | slice) -> Ints:
         return np.asarray(self._numbers[self._codes[rows]])
 
 
