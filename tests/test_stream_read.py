@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from biomedica.archive import Archive
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.shards import BLOCK, tar_header
 from biomedica.stream import ReadSettings, Samples, files, open_samples
+from biomedica.stream.cache import CachedFiles
+from biomedica.stream.files import Files
 from export_views import figure_rows
 from servers import Fault, FaultProxy, Rule, moto_bucket
 from stream_archives import (
@@ -484,7 +488,7 @@ class TestElsewhere:
             places[path.stem] = {
                 "url": server.url(name) if number else str(path),
                 "size": path.stat().st_size,
-                "etag": f'"{number}"',
+                "etag": f'"{number}"' if number else str(path.stat().st_mtime_ns),
             }
         (archive / "places.json").write_text(json.dumps({"shards": places}))
         return archive
@@ -506,6 +510,32 @@ class TestElsewhere:
         server.etags[name] = '"other"'
         with pytest.raises(ArchiveError, match=rf'shard {shard}.*replaced.*"other".*"1"'):
             read(reader_of(samples), samples)
+
+    def test_a_file_that_was_changed_after_it_was_indexed(self, away: Path, root: Path) -> None:
+        """Refused by its time, though it has the same size."""
+        path = shards(root)[0]
+        os.utime(path, ns=(0, 0))
+        samples = open_samples(away, "all", settings=QUICK)
+        with pytest.raises(ArchiveError, match=f"shard {path.stem}.*after it was indexed"):
+            read(reader_of(samples), samples)
+
+    @pytest.mark.parametrize("form", [b"%o\0", b"%11o ", b"%012o"])
+    def test_sizes_as_other_writers_state_them(
+        self, away: Path, root: Path, expected: Truth, form: bytes
+    ) -> None:
+        """Every header that an index takes is taken here."""
+        path = shards(root)[0]
+        data = bytearray(path.read_bytes())
+        with tarfile.open(path) as file:
+            for each in file:
+                field = (form % each.size).ljust(12, b"\0")
+                data[each.offset + 124 : each.offset + 136] = field
+        path.write_bytes(data)
+        places = json.loads((away / "places.json").read_text())
+        places["shards"][path.stem]["etag"] = None
+        (away / "places.json").write_text(json.dumps(places))
+        samples = open_samples(away, "all", settings=QUICK)
+        check(read(reader_of(samples), samples), expected)
 
     def test_view_of_an_index_that_was_made_again(self, away: Path, server: RangeServer) -> None:
         """The places are those of now, the offsets those of then."""
@@ -542,6 +572,30 @@ class TestCache:
         check(read(reader, samples, epochs=2, seed=5, batch=5), expected, 2)
         check(read(reader_of(samples), samples, seed=7, batch=11), expected)
         assert len(server.ranges()) == first > 0
+
+    def test_only_what_is_missing_is_asked_for(
+        self, server: RangeServer, root: Path, cached: ReadSettings
+    ) -> None:
+        """Ranges of another epoch overlap with those of this one: the gaps come, once, and count once."""
+        name = shards(root)[0].relative_to(server.folder).as_posix()
+        place = files.Place(shard="a", address=server.url(name), size=None)
+        kept = CachedFiles(Files(cached), cached)
+        data = shards(root)[0].read_bytes()
+        asked = [(0, 1000), (2000, 3000), (4000, 5000), (500, 4500), (0, 5000), (900, 6000)]
+        assert all(bytes(kept.read(place, *each)) == data[slice(*each)] for each in asked)
+        assert server.ranges() == [*asked[:3], (1000, 2000), (3000, 4000), (5000, 6000)]
+        assert int((Path(str(cached.cache)) / "bytes").read_text()) == 6000
+
+    def test_threads_are_all_counted(
+        self, server: RangeServer, root: Path, cached: ReadSettings
+    ) -> None:
+        """Of one process."""
+        name = shards(root)[0].relative_to(server.folder).as_posix()
+        place = files.Place(shard="a", address=server.url(name), size=None)
+        kept = CachedFiles(Files(cached), cached)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda at: kept.read(place, at, at + 10), range(0, 6000, 20)))
+        assert int((Path(str(cached.cache)) / "bytes").read_text()) == 3000
 
     def test_full_cache_keeps_what_it_has(
         self, server: RangeServer, expected: Truth, cached: ReadSettings

@@ -145,13 +145,18 @@ def _broken(shard: str, place: int, what: str) -> TarError:
 
 
 def _number(shard: str, place: int, field: bytes) -> int:
-    """Octal, or GNU's binary form for large files."""
-    if field[0] == 0x80:
+    found = number_in(field)
+    if found is None:
+        raise _broken(shard, place, f"states the size {field!r}")
+    return found
+
+
+def number_in(field: bytes) -> int | None:
+    """A header's number, octal or in GNU's binary form for large files; None for what is neither."""
+    if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
     digits = field.split(b"\0", 1)[0].strip()
-    if digits.strip(b"01234567"):
-        raise _broken(shard, place, f"states the size {field!r}")
-    return int(digits or b"0", 8)
+    return None if digits.strip(b"01234567") else int(digits or b"0", 8)
 
 
 def _decimal(shard: str, place: int, text: str) -> int:

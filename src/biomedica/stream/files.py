@@ -36,7 +36,7 @@ class Place:
     size: int | None
     """Bytes, as the archive states them; None where it does not."""
     etag: str | None = None
-    """Of a shard that stands elsewhere, when it was indexed."""
+    """Of a shard that stands elsewhere, when it was indexed; of a file, its time of change."""
     version: str = ""
     """Digest of the shard, as the archive states it."""
     is_foreign: bool = False
@@ -136,6 +136,8 @@ class LocalFiles:
                 raise _replaced(
                     place, f"it has {status.st_size:,} bytes, the archive states {place.size:,}"
                 )
+            if place.is_foreign and place.etag not in (None, str(status.st_mtime_ns)):
+                raise _replaced(place, "it was changed after it was indexed")
             said = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._seen.setdefault(place.address, said) != said:
                 raise _replaced(place, "the file changed while it was being read")
@@ -233,9 +235,10 @@ class RemoteFiles:
                 place, f"it has {meta['size']:,} bytes, the archive states {place.size:,}"
             )
         etag = meta.get("e_tag")
-        if place.etag and etag and etag.removeprefix("W/") != place.etag.removeprefix("W/"):
+        tag = etag and etag.removeprefix("W/")
+        if place.etag and tag and tag != place.etag.removeprefix("W/"):
             raise _replaced(place, f"its ETag is {etag}, the index noted {place.etag}")
-        said = (meta["size"], etag, None if etag else meta.get("last_modified"))
+        said = (meta["size"], tag, None if tag else meta.get("last_modified"))
         if self._seen.setdefault(place.address, said) != said:
             raise _replaced(place, "its ETag or date changed while it was being read")
 

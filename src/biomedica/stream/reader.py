@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomedica.errors import ArchiveError
+from biomedica.foreign.tars import number_in
 from biomedica.shards import BLOCK
 from biomedica.stream.cache import CachedFiles
 from biomedica.stream.files import Files, Place, Ranges
@@ -342,11 +343,8 @@ def _is_header(header: bytes, name: str, size: int, is_foreign: bool) -> bool:
 
     Its name is known in shards of our own; elsewhere its size is what can be compared.
     """
-    try:
-        states = int(header[124:135], 8) == size
-    except ValueError:
-        return False
-    return states and (is_foreign or header.startswith(f"{name}\0".encode()))
+    is_named = is_foreign or header.startswith(f"{name}\0".encode())
+    return is_named and number_in(header[124:136]) == size
 
 
 def _stretches(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
