@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import threading
-import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,7 +70,9 @@ class Files:
 
     def __init__(self, settings: ReadSettings) -> None:
         self.local = LocalFiles()
-        self._remote = RemoteFiles(settings)
+        self.over = threading.Event()
+        """Set when nobody waits any more: what fails is then not tried again."""
+        self._remote = RemoteFiles(settings, self.over)
 
     def read(self, place: Place, start: int, stop: int) -> bytes | memoryview:
         """See `Ranges`."""
@@ -169,8 +170,8 @@ def _replaced(place: Place, said: str) -> ArchiveError:
 class RemoteFiles:
     """Shards behind HTTP or in a bucket, by range requests of obstore."""
 
-    def __init__(self, settings: ReadSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ReadSettings, over: threading.Event) -> None:
+        self._settings, self._over = settings, over
         self._stores: dict[str, Any] = {}
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -251,8 +252,8 @@ class RemoteFiles:
         )
 
         for attempt in range(self._settings.retries + 1):
-            if attempt:
-                time.sleep(self._pause(attempt))
+            if attempt and self._over.wait(self._pause(attempt)):
+                break
             try:
                 return call()
             except (NotFoundError, FileNotFoundError):

@@ -89,6 +89,7 @@ class Reader:
 
     def batches(self, wanted: Iterable[Wanted]) -> Iterator[RawBatch]:
         """Every batch, in order. Raises `ArchiveError` with the shard's name when a sample cannot be had."""
+        self._files.over.clear()
         with ThreadPoolExecutor(
             self._settings.connections, thread_name_prefix="biomedica-read"
         ) as pool:
@@ -102,6 +103,7 @@ class Reader:
                 if waiting is not None:
                     yield from self._finish(waiting)
             finally:
+                self._files.over.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def requests(self, wanted: Iterable[Wanted]) -> Iterator[Requests]:
