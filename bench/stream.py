@@ -35,7 +35,8 @@ HEAD = """# Benchmarks of streaming
 
 Written by `make bench` (`python bench/stream.py`). Ratios within one run: the machine is shared and noisy.
 Each side runs in a process of its own; the sides of a table take turns, and a number is the median of its rounds.
-Sides that read bytes gave the same ones (compared by digests before). Files are in the page cache, so local numbers are what software costs.
+Sides that read bytes gave the same ones (compared by digests before). Files are in the page cache, so local
+numbers are what software costs.
 
 - Machine: {machine}
 - Pictures: {samples:,} JPEGs of 800 x 600 (noise, boxes, text; quality 78 to 90) in 10 shards, {mean:,} bytes on
