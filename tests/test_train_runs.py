@@ -321,6 +321,8 @@ def test_a_bucket_gives_a_run_back(
     assert kept == ["deep/one/step-00000006.pt", "deep/one/step-00000009.pt"]
     with pytest.raises(ConfigError, match=r"step-00000009.pt holds a run of other settings .*lr"):
         run(settings_of(archive, model, *KEPT, upload, "optimizer.lr=0.5"), tmp_path / "other")
+    (tmp_path / "other" / ".settings.json.tmp").touch()  # as if it had been killed
+    (tmp_path / "other").rename(tmp_path / "there")
     found = run(settings, tmp_path / "there")
     assert found.is_complete
     assert losses(tmp_path / "there") == losses(whole)[9:]

@@ -75,8 +75,9 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        said = error.errors()[0]["msg"]
-        raise ConfigError(f"{name} is {value!r}: {said}") from None
+        first = error.errors()[0]
+        place = "".join(f"{each}: " for each in first["loc"])  # in a list of tables
+        raise ConfigError(f"{name} is {value!r}: {place}{first['msg']}") from None
 
 
 def _suggestion(name: str, known: dict[str, Any]) -> str:

@@ -67,6 +67,8 @@ class Trained:
 
 
 Tell = Callable[[Progress], None]
+UNCLAIMED = {"checkpoints", ".settings.json.tmp"}
+"""What a run may have left in its folder before it noted its settings: a checkpoint from a bucket says its own."""
 
 
 def train(settings: TrainSettings, folder: Path, tell: Tell = lambda progress: None) -> Trained:
@@ -109,7 +111,7 @@ class _Run:
         path = self.folder / "settings.json"
         if path.exists():
             self._check_same(json.loads(path.read_bytes()), self.folder)
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and {each.name for each in self.folder.iterdir()} - UNCLAIMED:
             raise ConfigError(f"{self.folder} holds other files; give an empty or a new folder")
 
     def _check_same(self, old: dict[str, Any], where: Path) -> None:

@@ -7,6 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ConfigDict
+
 from biomedica.clip.settings import ModelSettings
 from biomedica.errors import ConfigError
 from biomedica.settings import filled, read_toml
@@ -18,6 +20,8 @@ from biomedica.stream.settings import ReadSettings
 @dataclass(frozen=True, kw_only=True)
 class SourceView:
     """A view to learn from."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     archive: str
     """A folder, `https://HOST/PATH` or `s3://BUCKET/PATH`."""
@@ -120,6 +124,8 @@ class OptimizerSettings:
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """An evaluation on the way: retrieval between the pictures and captions of a view."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     """In the log and in the scores."""
