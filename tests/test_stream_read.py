@@ -444,6 +444,16 @@ class TestServer:
             samples = opened(storage)
             read(reader_of(samples), samples)
             assert storage.asked and not any(map(_has_token, storage.asked))
+            monkeypatch.setenv("HF_ENDPOINT", storage.endpoint.replace("http", "https"))
+            opened(storage)
+            assert not any(map(_has_token, storage.asked))
+
+    @pytest.mark.parametrize("word", ["http://me:secret@h/archive", "http://h/archive?key=secret"])
+    def test_addresses_that_hold_a_secret(self, word: str) -> None:
+        """Refused, and not shown."""
+        with pytest.raises(ConfigError, match="may hold a secret") as caught:
+            open_samples(word, "all")
+        assert "me:" not in str(caught.value) and "key" not in str(caught.value)
 
 
 def _has_token(asked: Any) -> bool:
