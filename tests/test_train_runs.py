@@ -3,6 +3,7 @@
 # ruff: noqa: E402 (the program's own modules need what may not be installed)
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -142,6 +143,25 @@ def test_asked_to_stop(
     assert not (folder / "model").exists()
     again = run(settings, folder)
     assert again.is_complete and again.steps == 24
+    assert_equal_runs(whole, folder)
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_all_processes_of_a_terminal(
+    archive: Path, model: Path, whole: Path, tmp_path: Path
+) -> None:
+    """Those that read, too; they go on reading for the step that is being made."""
+    psutil = pytest.importorskip("psutil")
+    settings, folder = settings_of(archive, model, *KEPT, "data.workers=2"), tmp_path / "run"
+    process = start(settings, folder)
+    wait_for_step(folder, 4, process)
+    for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each.pid, signal.SIGINT)
+    found = outcome(process)
+    assert found.get("is_complete") is False, found
+    assert newest(folder)["step"] == found["steps"] < 24
+    assert run(settings_of(archive, model, *KEPT), folder).is_complete
     assert_equal_runs(whole, folder)
 
 
