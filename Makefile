@@ -16,7 +16,7 @@ check: .venv/dev.stamp  ## format, lint, types, tests, docs: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2 -m "not clients"
-	$(BIN)/pytest -q -m clients
+	$(BIN)/pytest -q -n 2 -m clients
 
 fast: .venv/dev.stamp  ## the tests that take about a minute
 	$(BIN)/pytest -q -n 2 -m "not slow and not clients and not corpus"
