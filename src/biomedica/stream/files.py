@@ -167,6 +167,15 @@ def _replaced(place: Place, said: str) -> ArchiveError:
     )
 
 
+_importing = threading.Lock()
+
+
+def _import_obstore() -> None:
+    """Import it in one thread: its modules import each other, and a second thread may get them half made."""
+    with _importing:
+        import obstore.store  # noqa: F401
+
+
 class RemoteFiles:
     """Shards behind HTTP or in a bucket, by range requests of obstore."""
 
@@ -180,6 +189,7 @@ class RemoteFiles:
 
     def read(self, place: Place, start: int, stop: int) -> bytes | memoryview:
         """See `Ranges`."""
+        _import_obstore()
         found: memoryview = self._tried(
             f"shard {place.shard}", place.address, lambda: self._range(place, start, stop)
         )
@@ -187,6 +197,7 @@ class RemoteFiles:
 
     def whole(self, address: str) -> bytes | None:
         """A small file; None where there is none."""
+        _import_obstore()
         from obstore.exceptions import NotFoundError
 
         def get() -> bytes:
@@ -205,6 +216,7 @@ class RemoteFiles:
 
     def download(self, address: str, target: Path) -> None:
         """A large file, piece by piece, under a temporary name first."""
+        _import_obstore()
         place = Place(shard=target.name, address=address, size=None)
         store, path = self._store(address)
         size = self._tried(target.name, address, lambda: store.head(path))["size"]
