@@ -274,7 +274,7 @@ def verdict(folds: list[Pairs]) -> str:
         found[source or "all"] = ("neither direction", "one direction", "both directions")[
             sum(places)
         ]
-    return ", ".join(f"{name}: {which}" for name, which in found.items())
+    return "; ".join(f"{name}: {which}" for name, which in found.items())
 
 
 def _pool(folds: list[Pairs], source: str | None) -> str:
@@ -570,7 +570,8 @@ Each pair is asked for among the held-out pairs of its fold; all folds are poole
 that come before the right one; 0 is best, chance 50 %. In brackets 95 %, by bootstrap over articles. `all` is easier
 than it looks, since pathways and other figures are told apart; the rows of one source are the harder question.
 
-The trained model's place is better than chance by the whole of its interval in {verdict}.
+The trained model's place is better than chance by the whole of its interval in:
+{verdict}.
 
 {scores}
 
