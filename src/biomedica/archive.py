@@ -21,6 +21,8 @@ from biomedica.errors import ArchiveError, ConfigError
 from biomedica.shards import WrittenFile, disk_message, write_arrow, write_json, write_table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+PLACES = "places.json"
+"""Of an archive whose shards stand elsewhere: where each of them is."""
 FORMAT_VERSION = 1
 """Of the layout and the columns. A reader refuses what it does not know."""
 
@@ -98,6 +100,31 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
+def read_info(content: bytes, where: str) -> dict[str, Any]:
+    """An `archive.json`, wherever it stands. Raises `ArchiveError` where it is damaged or too new."""
+    try:
+        found = dict(json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise ArchiveError(f"{where}/archive.json is damaged: {error}") from None
+    if found.get("format_version") != FORMAT_VERSION:
+        raise ArchiveError(
+            f"{where} has format {found.get('format_version')}; this program reads "
+            f"{FORMAT_VERSION}. Use the version of biomedica that wrote it"
+        )
+    return found
+
+
+def read_places(content: bytes, where: str) -> dict[str, Place]:
+    """A `places.json`, wherever it stands. Raises `ArchiveError` where it is damaged."""
+    try:
+        found = json.loads(content)["shards"]
+        return {shard: Place(**found[shard]) for shard in sorted(found)}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ArchiveError(
+            f"{where} is damaged ({error!r}); `biomedica index` with the same addresses writes it again"
+        ) from None
+
+
 class Archive:
     """The folder of one archive. Creating the object touches nothing."""
 
@@ -139,20 +166,12 @@ class Archive:
     def info(self) -> dict[str, Any]:
         """Content of `archive.json`. Raises `ArchiveError` where there is none or it is too new."""
         try:
-            found = json.loads(self.info_path.read_bytes())
+            return read_info(self.info_path.read_bytes(), str(self.root))
         except FileNotFoundError:
             raise ArchiveError(
                 f"{self.root} is no archive: it has no archive.json. `biomedica build SOURCE {self.root}` "
                 "makes one"
             ) from None
-        except ValueError as error:
-            raise ArchiveError(f"{self.info_path} is damaged: {error}") from None
-        if found.get("format_version") != FORMAT_VERSION:
-            raise ArchiveError(
-                f"{self.root} has format {found.get('format_version')}; this program reads "
-                f"{FORMAT_VERSION}. Use the version of biomedica that wrote it"
-            )
-        return dict(found)
 
     def write_info(self, info: dict[str, Any]) -> None:
         """Replace `archive.json`."""
@@ -201,21 +220,16 @@ class Archive:
 
     def places(self) -> dict[str, Place]:
         """Shards whose bytes stand elsewhere, by name; none in an archive that holds its own."""
-        path = self.root / "places.json"
+        path = self.root / PLACES
         try:
-            found = json.loads(path.read_bytes())["shards"]
-            return {shard: Place(**found[shard]) for shard in sorted(found)}
+            return read_places(path.read_bytes(), str(path))
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, KeyError) as error:
-            raise ArchiveError(
-                f"{path} is damaged ({error}); `biomedica index` with the same addresses writes it again"
-            ) from None
 
     def set_places(self, places: dict[str, Place]) -> None:
         """Replace `places.json`."""
         content = {shard: asdict(place) for shard, place in places.items()}
-        write_json(self.root / "places.json", {"shards": content})
+        write_json(self.root / PLACES, {"shards": content})
 
     def tombstones(self) -> pa.Table:
         """Withdrawn samples; no rows where nothing was withdrawn."""

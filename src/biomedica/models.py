@@ -260,7 +260,7 @@ class TorchEncoder:
         self.name = name
         self.preprocessing = preprocessing
         self._torch = torch
-        self._device = _torch_device(device)
+        self._device = torch_device(device)
         self._model = model.eval().to(self._device)
         self._image, self._text = encode_image, encode_text
         self.digest = _digest(_weights_digest(self._model), preprocessing)
@@ -281,7 +281,8 @@ class TorchEncoder:
         return unit(found.float().cpu().numpy())
 
 
-def _torch_device(device: str) -> Any:
+def torch_device(device: str) -> Any:
+    """A device by name. Raises `ConfigError` where there is none such."""
     import torch
 
     try:
@@ -289,7 +290,7 @@ def _torch_device(device: str) -> Any:
     except RuntimeError as error:
         raise ConfigError(f"device {device!r}: {str(error).splitlines()[0]}") from None
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device}: torch finds no GPU here; take --device cpu")
+        raise ConfigError(f"device {device}: torch finds no GPU here; cpu would do")
     return found
 
 

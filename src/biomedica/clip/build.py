@@ -18,6 +18,7 @@ from biomedica.clip.locks import compute_twice, lock_image, lock_text
 from biomedica.clip.settings import Made, ModelSettings, Preprocess
 from biomedica.clip.text_towers import open_tokenizer, text_encoder
 from biomedica.errors import ConfigError
+from biomedica.models import torch_device
 
 _PLACEHOLDER = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
 _TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -40,7 +41,7 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = assemble(design, settings)
-    made.model.to(device=_device(device), dtype=getattr(torch, _TYPES[precision]))
+    made.model.to(device=torch_device(device), dtype=getattr(torch, _TYPES[precision]))
     made.model.train()  # transformers gives towers with weights without dropout, others with it
     return replace(made, tokenizer=tokenizer)
 
@@ -148,15 +149,3 @@ def _side(size: int | tuple[int, int]) -> int:
             f"the image tower takes {size[0]} x {size[1]} pixels; a square is expected"
         )
     return int(size[0])
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r}: {first_line(error)}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name}: torch finds no GPU here; take cpu")
-    return device

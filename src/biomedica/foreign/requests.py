@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import random
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 from biomedica import __version__
 from biomedica.errors import ConfigError, SourceError
 from biomedica.sources import SourceSettings
+from biomedica.sources.store import pause
 
 _LONGEST_WAIT = 300.0
 """Seconds; a server that asks for a longer pause is asked again after this one."""
@@ -193,5 +193,4 @@ class Patience:
                 f"{shown(self._url)}: {error} ({self._failures} tries). What is done stays: run the "
                 "same command when it is back"
             )
-        pause = min(30.0, self._settings.backoff_seconds * 2 ** (self._failures - 1))
-        time.sleep(max(error.after, pause * random.uniform(1, 1.5)))
+        time.sleep(max(error.after, pause(self._failures, self._settings.backoff_seconds)))

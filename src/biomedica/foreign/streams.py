@@ -21,6 +21,7 @@ from biomedica.errors import SourceError
 from biomedica.foreign.requests import AgainError, Answer, Patience, StatusError, ask, shown
 from biomedica.foreign.tars import TarError
 from biomedica.sources import SourceSettings
+from biomedica.sources.store import open_bucket
 
 _CHUNK = 1 << 20
 _NOT_TO_HEAD = frozenset({400, 403, 405, 501})
@@ -285,24 +286,14 @@ def _open_bucket(
     bucket: str, endpoint: str | None, region: str, seconds: float, signed: bool
 ) -> Any:
     """With the account of the environment where there is one, else without."""
-    from obstore.store import S3Store
-
     options: dict[str, Any] = {
         "timeout": timedelta(days=1),
         "read_timeout": timedelta(seconds=seconds),
+        "connect_timeout": timedelta(seconds=seconds),
     }
-    options["connect_timeout"] = timedelta(seconds=seconds)
     if endpoint is not None:
         options["allow_http"] = endpoint.startswith("http://")
-    return S3Store(
-        bucket,
-        endpoint=endpoint,
-        region=region,
-        skip_signature=not signed,
-        virtual_hosted_style_request=False,
-        client_options=options,  # type: ignore[arg-type]
-        retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
-    )
+    return open_bucket(bucket, endpoint=endpoint, region=region, is_signed=signed, options=options)
 
 
 def _bucket_error(url: str, error: Exception) -> Exception:

@@ -123,6 +123,39 @@ def _from_address(uri: str, settings: SourceSettings) -> Store:
     return ObjectStore(uri, bucket, prefix, f"{parts.scheme}://{host}", settings)
 
 
+NO_RETRIES: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
+"""For obstore: what failed is tried again here, where it can be said of which object."""
+
+
+def open_bucket(
+    name: str,
+    *,
+    endpoint: str | None,
+    region: str,
+    is_signed: bool,
+    options: dict[str, Any],
+    prefix: str | None = None,
+    retries: Any = NO_RETRIES,
+) -> Any:
+    """A bucket by obstore, in the process that uses it.
+
+    is_signed   with the account of the environment, else without one
+    options     of obstore's client; `retries` its `retry_config`, None for its own
+    """
+    from obstore.store import S3Store
+
+    return S3Store(
+        name,
+        prefix=prefix,
+        endpoint=endpoint,
+        region=region,
+        skip_signature=not is_signed,
+        virtual_hosted_style_request=False,
+        client_options=options,  # type: ignore[arg-type]
+        retry_config=retries,
+    )
+
+
 def is_safe(key: str) -> bool:
     """Whether a key from the outside stays inside its store: relative, no `..`, no odd characters."""
     parts = PurePosixPath(key).parts
@@ -133,6 +166,12 @@ def is_safe(key: str) -> bool:
         and key.isprintable()
         and ("\\" not in key)
     )
+
+
+def pause(attempt: int, backoff_seconds: float) -> float:
+    """Seconds to wait before a further try, counted from 1: doubled each time up to 30, with up to half
+    of it added at random."""
+    return float(min(30.0, backoff_seconds * 2 ** (attempt - 1)) * random.uniform(1, 1.5))
 
 
 def check_md5(data: bytes, md5: str | None) -> None:
@@ -213,8 +252,6 @@ class ObjectStore:
     def __init__(
         self, uri: str, bucket: str, prefix: str, endpoint: str | None, settings: SourceSettings
     ) -> None:
-        from obstore.store import S3Store
-
         self.uri = uri
         self._settings = settings
         self._prefix = f"{prefix}/" if prefix else ""
@@ -223,15 +260,13 @@ class ObjectStore:
         options: dict[str, Any] = {"timeout": timedelta(seconds=settings.timeout_seconds)}
         if endpoint is not None:
             options["allow_http"] = endpoint.startswith("http://")
-        self._store = S3Store(
+        self._store = open_bucket(
             bucket,
             prefix=prefix or None,
             endpoint=endpoint,
             region=settings.region,
-            skip_signature=True,
-            virtual_hosted_style_request=False,
-            client_options=options,  # type: ignore[arg-type]
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
+            is_signed=False,
+            options=options,
         )
 
     def get(
@@ -241,7 +276,7 @@ class ObjectStore:
             raise FetchError(Reason.UNSAFE_PATH, f"{key!r} leaves the source")
         for attempt in range(self._settings.retries + 1):
             if attempt:
-                time.sleep(self._pause(attempt))
+                time.sleep(pause(attempt, self._settings.backoff_seconds))
             try:
                 data = self._get_once(key, missing, max_mb)
                 check_md5(data, md5)
@@ -251,10 +286,6 @@ class ObjectStore:
                     raise
                 last = error
         raise FetchError(last.reason, f"{last.detail} ({self._settings.retries + 1} tries)")
-
-    def _pause(self, attempt: int) -> float:
-        pause = min(30.0, self._settings.backoff_seconds * 2 ** (attempt - 1))
-        return float(pause * random.uniform(1, 1.5))
 
     def _get_once(self, key: str, missing: Reason, max_mb: int) -> bytes:
         from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
@@ -318,7 +349,7 @@ class ObjectStore:
 
         for attempt in range(self._settings.retries + 1):
             if attempt:
-                time.sleep(self._pause(attempt))
+                time.sleep(pause(attempt, self._settings.backoff_seconds))
             try:
                 return call()
             except (BaseError, OSError, ValueError, etree.XMLSyntaxError) as error:

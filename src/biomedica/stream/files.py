@@ -7,7 +7,6 @@ that fails is tried again; what stays wrong is an `ArchiveError` that names the 
 from __future__ import annotations
 
 import os
-import random
 import threading
 from collections import OrderedDict
 from contextlib import suppress
@@ -19,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.foreign.requests import hub_token, shown, token_for
+from biomedica.sources.store import NO_RETRIES, open_bucket, pause
 from biomedica.stream.settings import ReadSettings
 
 _OPEN_FILES = 128
@@ -264,7 +264,7 @@ class RemoteFiles:
         )
 
         for attempt in range(self._settings.retries + 1):
-            if attempt and self._over.wait(self._pause(attempt)):
+            if attempt and self._over.wait(pause(attempt, self._settings.backoff_seconds)):
                 break
             try:
                 return call()
@@ -283,10 +283,6 @@ class RemoteFiles:
         raise ArchiveError(
             f"{what}: {address} cannot be read after {self._settings.retries + 1} tries: {said}"
         )
-
-    def _pause(self, attempt: int) -> float:
-        pause = min(30.0, self._settings.backoff_seconds * 2 ** (attempt - 1))
-        return float(pause * random.uniform(1, 1.5))
 
     def _store(self, address: str) -> tuple[Any, str]:
         parts = urlsplit(address)
@@ -314,30 +310,26 @@ def _opened(scheme: str, host: str, settings: ReadSettings) -> Any:
         "timeout": timedelta(seconds=settings.timeout_seconds),
         "allow_http": True,
     }
-    retry: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
     if scheme == "s3":
-        return _bucket(host, client, retry)
+        return _bucket(host, client, NO_RETRIES)
     token = token_for(f"{scheme}://{host}", hub_token())
     if token:
         client["default_headers"] = {"Authorization": f"Bearer {token}"}
-    return HTTPStore(f"{scheme}://{host}", client_options=client, retry_config=retry)  # type: ignore[arg-type]
+    return HTTPStore(f"{scheme}://{host}", client_options=client, retry_config=NO_RETRIES)  # type: ignore[arg-type]
 
 
-def _bucket(name: str, client: Any, retry: Any) -> Any:
-    from obstore.store import S3Store
-
-    return S3Store(
+def _bucket(name: str, client: dict[str, Any], retries: Any) -> Any:
+    return open_bucket(
         name,
         endpoint=os.environ.get("AWS_ENDPOINT_URL_S3"),
         region=os.environ.get("AWS_REGION", "us-east-1"),
-        skip_signature="AWS_ACCESS_KEY_ID" not in os.environ,
-        virtual_hosted_style_request=False,
-        client_options=client,
-        retry_config=retry,
+        is_signed="AWS_ACCESS_KEY_ID" in os.environ,
+        options=client,
+        retries=retries,
     )
 
 
-def open_bucket(address: str) -> tuple[Any, str]:
+def bucket_at(address: str) -> tuple[Any, str]:
     """A bucket to write to, and the prefix in it, by `s3://BUCKET/PREFIX`. Raises `ConfigError`."""
     parts = urlsplit(address)
     if parts.scheme != "s3" or not parts.netloc:

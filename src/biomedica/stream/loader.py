@@ -147,8 +147,7 @@ class Stream(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        reader = Reader(self.mix.samples, self._read, with_json=self._with_json)
-        for raw in reader.batches(self._wanted(number, count)):
+        for raw in self._reader().batches(self._wanted(number, count)):
             batch = self._batch(raw)
             if worker is None:
                 self.position = batch.next
@@ -156,13 +155,15 @@ class Stream(IterableDataset[Batch]):
 
     def raw(self) -> Iterator[RawBatch]:
         """Bytes as they stand in the shards, in this process; nothing is decoded."""
-        reader = Reader(self.mix.samples, self._read, with_json=self._with_json)
-        return reader.batches(self._wanted(0, 1))
+        return self._reader().batches(self._wanted(0, 1))
 
     def requests(self) -> Iterator[Requests]:
         """What the rest of the sequence takes, part by part, without fetching it."""
-        reader = Reader(self.mix.samples, self._read, with_json=self._with_json)
-        return reader.requests(self._wanted(0, 1))
+        return self._reader().requests(self._wanted(0, 1))
+
+    def _reader(self) -> Reader:
+        """Opened in the process that reads."""
+        return Reader(self.mix.samples, self._read, with_json=self._with_json)
 
     def _wanted(self, worker: int, workers: int) -> Iterator[Wanted]:
         """This rank's batches that fall to one of its workers."""

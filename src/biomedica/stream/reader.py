@@ -2,7 +2,7 @@
 
 From a server, whole pieces are fetched by many requests at once and cut into samples. From a disk, the
 kernel is told what comes (posix_fadvise) and each sample is read when it is used, into memory that
-the processor's cache still holds: four times cheaper than reading pieces ahead into large buffers.
+the processor's cache still holds. Reading pieces ahead into large buffers costs more CPU than that.
 """
 
 from __future__ import annotations
@@ -54,9 +54,8 @@ class RawBatch:
     position: int
     keys: list[str]
     members: Iterator[Members]
-    """Picture, caption and JSON of each sample; the JSON is empty unless it was asked for or
-    holds the caption. From a disk,
-    a sample is read when its turn comes."""
+    """Picture, caption and JSON of each sample; the JSON is empty unless it was asked for or holds the
+    caption. From a disk, a sample is read when its turn comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,12 +217,14 @@ class Reader:
     def _places_of(self, source: int, shards: list[int]) -> dict[int, Place]:
         """Where shards stand: on a server, a small request for each that was not met before."""
         new = [each for each in shards if (source, each) not in self._places]
-        if new:
-            samples = self._sources[source]
-            threads = min(len(new), self._settings.connections)
-            with ThreadPoolExecutor(threads if samples.is_remote else 1) as pool:
-                for each, place in zip(new, pool.map(samples.place, new), strict=True):
-                    self._places[source, each] = place
+        samples = self._sources[source]
+        if new and samples.is_remote:
+            with ThreadPoolExecutor(min(len(new), self._settings.connections)) as pool:
+                found = list(pool.map(samples.place, new))
+        else:
+            found = [samples.place(each) for each in new]
+        for each, place in zip(new, found, strict=True):
+            self._places[source, each] = place
         return {each: self._places[source, each] for each in shards}
 
     def _finish(self, fetch: _Fetch) -> Iterator[RawBatch]:

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from biomedica.archive import FORMAT_VERSION, Archive
+from biomedica import archive as archives
+from biomedica.archive import PLACES, Archive, read_info, read_places
 from biomedica.errors import ArchiveError, ConfigError
 from biomedica.select.view import VIEW, View, withdrawn_rows
 from biomedica.shards import disk_message
@@ -28,8 +29,6 @@ from biomedica.stream.files import Files, Place, is_remote, joined
 from biomedica.stream.settings import ReadSettings
 
 Ints = NDArray[np.int64]
-PLACES = "places.json"
-"""Of an archive whose shards stand elsewhere: URL, size and ETag of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +38,6 @@ class Rows:
     keys: list[str]
     shard: Ints
     """Number of the shard."""
-    offset: Ints
-    length: Ints
     jpg_offset: Ints
     jpg_size: Ints
     txt_offset: Ints
@@ -79,7 +76,7 @@ class Samples:
         table_path: Path,
         counts: dict[str, Any],
         withdrawn: Ints,
-        places: dict[str, dict[str, Any]] | None,
+        places: dict[str, archives.Place] | None,
     ) -> None:
         self.address, self.view, self.split = address, view, split
         self.settings = settings
@@ -108,8 +105,7 @@ class Samples:
 
     @cached_property
     def _table(self) -> pa.Table:
-        with pa.memory_map(str(self._table_path)) as file:
-            return pa.ipc.open_file(file).read_all()
+        return _mapped(self._table_path)
 
     @cached_property
     def _live(self) -> Ints | None:
@@ -184,9 +180,9 @@ class Samples:
                 found = self._places[shard]
                 return Place(
                     shard=shard,
-                    address=found["url"],
-                    size=found["size"],
-                    etag=found.get("etag"),
+                    address=found.url,
+                    size=found.size,
+                    etag=found.etag,
                     is_foreign=True,
                 )
             path = f"shards/{shard.rpartition('-')[0]}/{shard}.tar"
@@ -196,7 +192,7 @@ class Samples:
                 size=int(outputs[path]["size"]),
                 version=str(outputs[path]["sha256"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError) as error:
             said = PLACES if self._places is not None else f"done/{shard}.json"
             raise ArchiveError(f"shard {shard}: {said} says not where it is ({error!r})") from None
 
@@ -239,6 +235,12 @@ class Samples:
         return found
 
 
+def _mapped(path: Path) -> pa.Table:
+    """A view's table, mapped into memory."""
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
 class _Coded:
     """A column of codes that reads as the numbers they stand for."""
 
@@ -277,7 +279,6 @@ def _local(root: Path, view: str, split: str | None, settings: ReadSettings) -> 
     archive = Archive(root)
     archive.info()
     opened = View.open(archive, view)
-    places = root / PLACES
     return Samples(
         str(root.resolve()),
         view,
@@ -286,15 +287,8 @@ def _local(root: Path, view: str, split: str | None, settings: ReadSettings) -> 
         table_path=(root / "views" / view / "view.arrow").resolve(),
         counts=dict(opened.counts),
         withdrawn=opened.withdrawn,
-        places=_places(places.read_bytes(), str(places)) if places.exists() else None,
+        places=archive.places() if (root / PLACES).exists() else None,
     )
-
-
-def _places(content: bytes, address: str) -> dict[str, dict[str, Any]]:
-    try:
-        return dict(json.loads(content)["shards"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArchiveError(f"{address} is damaged: {error!r}") from None
 
 
 def cache_folder() -> Path:
@@ -311,7 +305,9 @@ def _remote(address: str, view: str, split: str | None, settings: ReadSettings) 
     with ThreadPoolExecutor(len(names)) as pool:
         found = pool.map(lambda name: files.whole(joined(address, name)), names)
         info, raw, places, gone = found
-    _check_format(info, address)
+    if info is None:
+        raise ArchiveError(f"{address} is no archive: it has no archive.json")
+    read_info(info, address)
     if raw is None:
         raise ConfigError(f"{address} has no view {view!r}")
     try:
@@ -328,23 +324,8 @@ def _remote(address: str, view: str, split: str | None, settings: ReadSettings) 
         table_path=path,
         counts=counts,
         withdrawn=_withdrawn(gone, path),
-        places=None if places is None else _places(places, joined(address, PLACES)),
+        places=None if places is None else read_places(places, joined(address, PLACES)),
     )
-
-
-def _check_format(info: bytes | None, address: str) -> None:
-    """As `Archive.info` of an archive on this machine."""
-    if info is None:
-        raise ArchiveError(f"{address} is no archive: it has no archive.json")
-    try:
-        version = json.loads(info)["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArchiveError(f"{address}/archive.json is damaged: {error!r}") from None
-    if version != FORMAT_VERSION:
-        raise ArchiveError(
-            f"{address} has format {version}; this program reads {FORMAT_VERSION}. Use the version of "
-            "biomedica that wrote it"
-        )
 
 
 def _kept(files: Files, base: str, counts: bytes, rows: int) -> Path:
@@ -362,8 +343,7 @@ def _kept(files: Files, base: str, counts: bytes, rows: int) -> Path:
         except OSError as error:
             raise ArchiveError(disk_message(path.parent, error)) from error
     try:
-        with pa.memory_map(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
+        table = _mapped(path)
         fits = table.schema == VIEW and table.num_rows == rows
     except (OSError, pa.ArrowException):
         fits = False
@@ -379,9 +359,7 @@ def _withdrawn(tombstones: bytes | None, path: Path) -> Ints:
     """Rows of a view whose samples were withdrawn."""
     if tombstones is None:
         return np.empty(0, np.int64)
-    with pa.memory_map(str(path)) as file:
-        table = pa.ipc.open_file(file).read_all()
     try:
-        return withdrawn_rows(table, pq.read_table(io.BytesIO(tombstones)))
+        return withdrawn_rows(_mapped(path), pq.read_table(io.BytesIO(tombstones)))
     except (pa.ArrowException, KeyError) as error:
         raise ArchiveError(f"tombstones.parquet of the archive is damaged: {error}") from None

@@ -3,6 +3,7 @@
 settings      the config: model, data, optimizer, images, order, stream, run
 loop          read, learn, log, keep, evaluate
 step          the contrastive loss of the whole batch, however it is cut
+normalise     pixels in a model's own scale
 groups        weight decay and learning rate of each parameter
 mean          a running mean of the weights
 world         one process, DDP, FSDP2

@@ -46,7 +46,7 @@ class Checkpoints:
         found = self.paths()
         if found or self._bucket is None:
             return found[-1] if found else None
-        names = sorted(name for name in self._bucket.names() if _NAME.fullmatch(name))
+        names = self._bucket.names()
         if not names:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -78,8 +78,7 @@ class Checkpoints:
         for old in self.paths()[: -self._keep]:
             old.unlink()
         if self._bucket is not None:  # it may hold some that another machine wrote
-            names = sorted(name for name in self._bucket.names() if _NAME.fullmatch(name))
-            for name in names[: -self._keep]:
+            for name in self._bucket.names()[: -self._keep]:
                 self._bucket.remove(name)
         return path
 
@@ -121,17 +120,19 @@ class _Bucket:
     """A prefix of a bucket."""
 
     def __init__(self, address: str) -> None:
-        from biomedica.stream.files import open_bucket
+        from biomedica.stream.files import bucket_at
 
-        self._store, self._prefix = open_bucket(address)
+        self._store, self._prefix = bucket_at(address)
         self._address = address
 
     def names(self) -> list[str]:
+        """Of checkpoints, the oldest first."""
         with self._answering():
             found = [
                 item["path"] for some in self._store.list(self._prefix or None) for item in some
             ]
-        return [path.removeprefix(f"{self._prefix}/") for path in found]  # of deeper ones, a path
+        names = (path.removeprefix(f"{self._prefix}/") for path in found)  # of deeper ones, a path
+        return sorted(name for name in names if _NAME.fullmatch(name))
 
     def put(self, path: Path) -> None:
         with path.open("rb") as file, self._answering():

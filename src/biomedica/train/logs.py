@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from biomedica.errors import ConfigError
+from biomedica.errors import ArchiveError, ConfigError
+from biomedica.shards import write_file
 from biomedica.train.settings import TrainSettings, plain
 
 
@@ -30,9 +31,7 @@ class Log:
         before = read_log(folder) if step else []  # a run that begins scores its start again
         kept = [line for line in before if line["step"] <= step]
         text = "".join(f"{json.dumps(line)}\n" for line in kept)
-        own = folder / ".log.jsonl.tmp"
-        own.write_text(text)
-        own.replace(self._path)
+        write_file(self._path, text.encode())
         self._others = [_opened(name, folder, settings, step) for name in settings.run.loggers]
         self._file = self._path.open("a", buffering=1)
 
@@ -50,15 +49,14 @@ class Log:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Lines of a run's log.jsonl; a last line that was cut off is left out."""
-    found = []
+    """Lines of a run's log.jsonl; a last line that was cut off is left out. Raises `ArchiveError` for any
+    other that cannot be read."""
     path = folder / "log.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise ArchiveError(f"{path} is damaged ({error}); remove it, or the line") from None
 
 
 def _opened(name: str, folder: Path, settings: TrainSettings, step: int) -> Logger:

@@ -26,6 +26,7 @@ from biomedica.train.settings import (
     DataSettings,
     TrainSettings,
     differences,
+    pairs_at_once,
     plain,
     with_model_size,
 )
@@ -96,7 +97,6 @@ class _Run:
         )
         self._check_folder()
         self.made = build(settings.model, seed=settings.run.seed, device=str(world.device))
-        self.made.model.output_dict = True
         self.stream = open_stream(settings, self.made, world.rank, world.size)
         self.num_steps = self.stream.num_steps
         wrapped = world.wrap(self.made.model, settings.run.compile)
@@ -307,15 +307,11 @@ class _Run:
 def open_stream(settings: TrainSettings, made: Made, rank: int, world: int) -> Stream:
     """The stream that a run learns from. Raises `ConfigError` where there is none or the batch does not divide."""
     chosen = settings.optimizer
-    parts = world * chosen.accumulate
-    if chosen.batch % parts:
-        raise ConfigError(
-            f"optimizer.batch is {chosen.batch}; a multiple of {world} ranks x {chosen.accumulate} parts is expected"
-        )
+    at_once = pairs_at_once(chosen, world)
     pixels = with_model_size(settings.images, made.preprocess.size, train=True)
     stream = Stream(
         open_sources(settings.data, settings.stream),
-        batch=chosen.batch // world,
+        batch=at_once * chosen.accumulate,
         epochs=settings.data.epochs,
         seed=settings.run.seed,
         rank=rank,

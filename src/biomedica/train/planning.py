@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 from biomedica.clip import TFLOPS, UTILISATION, Cost, cost, plan
 from biomedica.errors import BiomedicaError, ConfigError
-from biomedica.train.settings import TrainSettings
+from biomedica.train.settings import TrainSettings, pairs_at_once
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +55,7 @@ def make_plan(settings: TrainSettings, world: int = 1) -> RunPlan:
     world   accelerators
     """
     chosen = settings.optimizer
-    if chosen.batch % (world * chosen.accumulate):
-        raise ConfigError(
-            f"optimizer.batch is {chosen.batch}; a multiple of {world} ranks x {chosen.accumulate} parts is expected"
-        )
+    per_rank = pairs_at_once(chosen, world)
     samples, seen = _num_pairs(settings)
     found = _with_texts(cost(settings.model), settings.data.texts_per_image)
     plans = [
@@ -77,7 +77,7 @@ def make_plan(settings: TrainSettings, world: int = 1) -> RunPlan:
         samples_seen=seen,
         steps=seen // chosen.batch,
         batch=chosen.batch,
-        per_rank=chosen.batch // world // chosen.accumulate,
+        per_rank=per_rank,
         parameters=found.parameters,
         trainable=found.trainable,
         gflops_per_pair=found.flops * more / 1e9,
@@ -119,5 +119,7 @@ def _num_pairs(settings: TrainSettings) -> tuple[int, int]:
             raise ConfigError(
                 f"data.samples says not how many pairs there are, and: {error}"
             ) from None
+        if data.sources and all(each.archive != "ARCHIVE" for each in data.sources):
+            log.warning("counted by data.samples, for the views cannot be opened: %s", error)
     weights = [each.weight for each in data.sources] or [1.0]
     return data.samples, round(data.samples * data.epochs * sum(weights) / weights[0])

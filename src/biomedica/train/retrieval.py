@@ -13,6 +13,7 @@ from biomedica.clip import Made
 from biomedica.stream import OrderSettings, PixelSettings, Samples
 from biomedica.stream.loader import Stream
 from biomedica.stream.pixels import Pixels
+from biomedica.train.normalise import Normalise
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -65,6 +66,7 @@ def evaluate(
         pixels=Pixels(PixelSettings(size=made.preprocess.size, train=False)),
         with_facts=True,
     )
+    normalise = Normalise(made.preprocess, device)
     left = max_samples or len(samples)
     images, texts, captions, articles = [], [], [], []
     was_training = made.model.training
@@ -73,10 +75,11 @@ def evaluate(
         for some in stream:
             keep = min(left, len(some))
             assert some.images is not None
-            found = _features(made, some.images[:keep], [t[0] for t in some.texts[:keep]], device)
+            own = [each[0] for each in some.texts[:keep]]
+            found = _features(made, normalise, some.images[:keep], own, device)
             images.append(found[0])
             texts.append(found[1])
-            captions += [each[0] for each in some.texts[:keep]]
+            captions += own
             articles += [
                 str(facts.get("pmcid") or key)
                 for facts, key in zip(some.facts[:keep], some.keys, strict=False)
@@ -89,11 +92,11 @@ def evaluate(
     return score(np.concatenate(images), np.concatenate(texts), captions, articles)
 
 
-def _features(made: Made, pixels: Any, texts: list[str], device: Any) -> tuple[Floats, Floats]:
-    mean = torch.tensor(made.preprocess.mean, device=device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(made.preprocess.std, device=device).view(1, 3, 1, 1) * 255
+def _features(
+    made: Made, normalise: Normalise, pixels: Any, texts: list[str], device: Any
+) -> tuple[Floats, Floats]:
     with torch.no_grad():
-        images = made.model.encode_image((pixels.to(device).float() - mean) / std, normalize=True)
+        images = made.model.encode_image(normalise(pixels), normalize=True)
         found = made.model.encode_text(made.tokenizer(texts).to(device), normalize=True)
     return images.float().cpu().numpy(), found.float().cpu().numpy()
 

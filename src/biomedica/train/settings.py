@@ -121,6 +121,17 @@ class OptimizerSettings:
             )
 
 
+def pairs_at_once(settings: OptimizerSettings, world: int) -> int:
+    """Pairs of one rank in one forward pass. Raises `ConfigError` where the batch does not divide so."""
+    parts = world * settings.accumulate
+    if settings.batch % parts:
+        raise ConfigError(
+            f"optimizer.batch is {settings.batch}; a multiple of {world} ranks x {settings.accumulate} parts is "
+            "expected"
+        )
+    return settings.batch // parts
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """An evaluation on the way: retrieval between the pictures and captions of a view."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from biomedica.clip import Made
 from biomedica.errors import ConfigError
 from biomedica.train.groups import parameter_groups
+from biomedica.train.normalise import Normalise
 from biomedica.train.settings import OptimizerSettings
 from biomedica.train.world import World
 
@@ -35,6 +36,7 @@ class Stepper:
         self, made: Made, wrapped: Any, settings: OptimizerSettings, world: World, num_steps: int
     ) -> None:
         self.made, self.model, self.wrapped = made, made.model, wrapped
+        self.model.output_dict = True
         self.settings, self.world = settings, world
         self._num_steps = num_steps
         self._loss = _loss(settings, world)
@@ -50,8 +52,7 @@ class Stepper:
             eps=settings.eps,
             fused=world.kind != "fsdp",
         )
-        self._mean = torch.tensor(made.preprocess.mean, device=world.device).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(made.preprocess.std, device=world.device).view(1, 3, 1, 1) * 255
+        self._normalise = Normalise(made.preprocess, world.device)
 
     def step(self, number: int, images: Tensor, tokens: Tensor, seed: int) -> Outcome:
         """Learn from this rank's share of a batch.
@@ -109,13 +110,9 @@ class Stepper:
 
     def forward(self, images: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Features of length 1, in float32: `image` (B, D), `text` (B, texts an image, D), `scale`, `bias`."""
-        pixels = (images.float() - self._mean) / self._std
+        pixels = self._normalise(images)
         with self.autocast():
             found = self.wrapped(pixels, tokens.flatten(0, 1))
-        if not isinstance(found, dict):
-            found = dict(
-                zip(("image_features", "text_features", "logit_scale"), found, strict=False)
-            )
         return {
             "image": found["image_features"].float(),
             "text": found["text_features"].float().unflatten(0, tokens.shape[:2]),

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from biomedica.errors import ConfigError
+from biomedica.models import torch_device
 from biomedica.train.settings import RunSettings
 
 
@@ -108,17 +109,9 @@ def join(settings: RunSettings) -> Iterator[World]:
 
 
 def _device(name: str, local_rank: int) -> torch.device:
-    there = torch.cuda.is_available()
     if name == "auto":
-        name = "cuda" if there else "cpu"
-    if name == "cuda":
-        name = f"cuda:{local_rank}"
-    try:
-        found = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"run.device {name!r}: {str(error).splitlines()[0]}") from None
-    if found.type == "cuda" and not there:
-        raise ConfigError(f"run.device {name}: torch finds no GPU here; cpu would do")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    found: torch.device = torch_device(f"cuda:{local_rank}" if name == "cuda" else name)
     return found
 
 
