@@ -173,7 +173,9 @@ class VoteStore:
 
     def _prepare(self, wanted: Round | None) -> None:
         with closing(self._connect()) as connection:
+            connection.execute("BEGIN")  # one state of the file: another process may be making it
             self._check_kind(connection)
+            connection.execute("COMMIT")
             use_wal(connection)
             connection.execute("BEGIN IMMEDIATE")
             version = self._check_kind(connection)
