@@ -23,3 +23,11 @@ class ArchiveError(BiomedicaError):
 
 class TaskError(BiomedicaError):
     """A task could not be finished, whatever was left out of it; its traceback is in the message."""
+
+
+class EvaluationError(BiomedicaError):
+    """A task's data, or what a model makes of it, can't be scored; the message names task, item and file."""
+
+
+class DataMissing(EvaluationError):
+    """A task's data is not on this machine; the message says where it comes from and under what terms."""
