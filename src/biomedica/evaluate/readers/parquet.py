@@ -118,7 +118,7 @@ class ParquetPart:
     def __init__(self, source: Source, path: Path) -> None:
         self.path, self.place = path, source.shown(path)
         try:
-            metadata = pq.read_metadata(path)
+            self._metadata = metadata = pq.read_metadata(path)
             self.schema: pa.Schema = pq.read_schema(path)
         except (OSError, pa.ArrowException) as error:
             raise source.wrong(f"{self.place} is no Parquet file: {error}") from None
@@ -129,7 +129,7 @@ class ParquetPart:
     def group(self, number: int, column: str) -> pa.ChunkedArray:
         """One column of a row group. Raises `OSError`."""
         try:
-            with pq.ParquetFile(self.path, memory_map=True) as file:
+            with pq.ParquetFile(self.path, metadata=self._metadata) as file:
                 return file.read_row_group(number, columns=[column])[column]
         except pa.ArrowException as error:
             raise OSError(f"{self.path}: {error}") from None
