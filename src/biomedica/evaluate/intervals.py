@@ -9,7 +9,9 @@ Limits are percentiles of the resamples, corrected for bias and skewness (BCa: E
 confidence intervals", JASA 82; Efron & Tibshirani 1993, chapter 14) and, because plain percentiles of few
 groups are too narrow, taken further out by as much as Student's t is wider than the normal (Hesterberg
 2015, "What teachers should know about the bootstrap", The American Statistician 69, section 5.3).
-With fewer than about twenty groups no such interval is trustworthy, and with one there is none.
+With fewer than about twenty groups no such interval is trustworthy, and with one there is none. Nor does
+a class of a handful of groups show in its resamples how far it might have been off: metrics that are means
+over classes, and curves of rare positives, then have intervals that are too narrow.
 """
 
 from __future__ import annotations

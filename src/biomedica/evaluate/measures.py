@@ -34,6 +34,8 @@ class Sums:
     """From sums_RK to the metric, (R,)."""
     rates: tuple[tuple[float, float], ...] | None = None
     """Of a mean of proportions: each of them, and the number of groups that it is of."""
+    is_share: bool = False
+    """A proportion of items, each of them right or wrong."""
 
     def __call__(self, counts_GR: Counts) -> Reals:
         """The metric of each resample."""
@@ -86,6 +88,7 @@ def proportion(right_N: ArrayLike, group_of_N: Indices, of_N: ArrayLike | None =
         np.hstack([right_G1, whole_G1]),
         lambda sums_RK: ratio(sums_RK[:, 0], sums_RK[:, 1]),
         rates=((rate, float(num_groups)),),
+        is_share=of_N is None and np.asarray(right_N).dtype == np.bool_,
     )
 
 

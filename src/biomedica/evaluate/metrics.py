@@ -196,6 +196,9 @@ def classification_scores(
 ) -> dict[str, Score]:
     """All metrics of a task with one right class for each item, with intervals; what is undefined is absent.
 
+    `ece` has no interval: it is above the truth on few items, most so for a model that is well calibrated,
+    and resampling shows only some of that.
+
     probabilities_NC  what confidence and ROC curves are made of; the softmax of the scores by default
     options_differ    each item has its own options, so that a column means nothing by itself: metrics over
                       classes are left out. A score of -inf stands for an option that an item has not
@@ -222,8 +225,8 @@ def classification_scores(
         named["accuracy@5"] = measures.proportion(rank_N <= 5, group_of_N), chance
     if not options_differ:
         named |= _over_classes(predicted_N, logits_NC, labels_N, group_of_N)
-    named["ece"] = measures.calibration_error(confidence_N, rank_N == 1, BINS, group_of_N), None
-    return _scores(named, groups, resamples, seed)
+    found = _scores(named, groups, resamples, seed)
+    return found | {"ece": Score(value=ece(confidence_N, rank_N == 1))}
 
 
 def _over_classes(
