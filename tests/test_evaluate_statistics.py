@@ -614,7 +614,6 @@ def curves(num: int, positives: float, area: float) -> Make:
         pytest.param(proportions(100, 0.8), 0.8, id="accuracy 0.8 of 100"),
         pytest.param(proportions(300, 0.8), 0.8, id="accuracy 0.8 of 300"),
         pytest.param(proportions(1000, 0.8), 0.8, id="accuracy 0.8 of 1,000"),
-        pytest.param(proportions(300, 0.95), 0.95, id="accuracy 0.95 of 300"),
         pytest.param(clusters(60, 5, 0.8, 0.3), 0.8, id="60 groups of 5 alike"),
         pytest.param(clusters(20, 5, 0.8, 0.3), 0.8, id="20 groups of 5 alike"),
         pytest.param(recalls(200), 0.75, id="balanced accuracy of 200"),
@@ -627,6 +626,13 @@ def curves(num: int, positives: float, area: float) -> Make:
 def test_intervals_cover(make: Make, truth: float) -> None:
     """95 % intervals hold the truth in 93 to 97 of 100 evaluations."""
     assert 0.93 <= coverage(make, truth) <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num", "share"), [(50, 0.8), (100, 0.95), (300, 0.95), (300, 0.98)])
+def test_intervals_near_one_rather_hold_too_much(num: int, share: float) -> None:
+    """Few wrong answers come in whole numbers: limits may be too wide, never too narrow."""
+    assert 0.93 <= coverage(proportions(num, share), share) <= 0.995
 
 
 @pytest.mark.slow
@@ -716,6 +722,6 @@ def test_false_alarms_are_as_many_as_stated(make: Models) -> None:
     times = 800
     low, high = stats.binom(times, 0.05).ppf([0.005, 0.995]) / times
     assert low <= alarms(make, 0.0, times) <= high
-    weak, strong = (alarms(make, better, 60) for better in (0.2, 0.6))
-    assert 0.05 < weak < strong
+    weak, strong = (alarms(make, better, 60) for better in (0.3, 1.2))
+    assert 0.08 < weak < strong
     assert strong > 0.85

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
@@ -264,7 +265,7 @@ def p_of_pairs(
 ) -> Reals:
     """(M, M) p-values of each two of M models on the same items, adjusted over the pairs; 1 on the diagonal."""
     p_MM = np.ones((len(tables), len(tables)))
-    for i, j in zip(*np.triu_indices(len(tables), 1), strict=True):
+    for i, j in combinations(range(len(tables)), 2):
         of_a, of_b, drawn = _measures(*same_items(tables[i], tables[j]), metric)
         p_MM[i, j] = paired_test(of_a, of_b, drawn, permutations).p
     return adjust_pairs(p_MM)

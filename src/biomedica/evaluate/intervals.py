@@ -138,7 +138,7 @@ def _outer(num_groups: int | None) -> float:
     tail = (1 + CONFIDENCE) / 2
     if num_groups is None:
         return float(norm.ppf(tail))
-    return float(t.ppf(tail, num_groups - 1)) * (num_groups / (num_groups - 1)) ** 0.5
+    return float(t.ppf(tail, num_groups - 1) * (num_groups / (num_groups - 1)) ** 0.5)
 
 
 def wilson(share: float, num: float) -> tuple[float, float]:

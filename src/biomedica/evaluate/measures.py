@@ -40,12 +40,14 @@ class Sums:
     def __call__(self, counts_GR: Counts) -> Reals:
         """The metric of each resample."""
         sums_RK = counts_GR.T @ self.sums_GK.astype(counts_GR.dtype, copy=False)
-        return self.finish(sums_RK.astype(np.float64, copy=False))
+        return self.finish(np.asarray(sums_RK, dtype=np.float64))
 
 
 def ratio(part: Reals, whole: Reals) -> Reals:
     """part / whole, NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    found = np.full(part.shape, np.nan)
+    np.divide(part, whole, out=found, where=whole > 0)
+    return found
 
 
 def mean_known(values_XR: Reals, axis: int) -> Reals:
@@ -210,6 +212,6 @@ def median(value_N: NDArray[Any], group_of_N: Indices) -> Measure:
 
     def measure(counts_GR: Counts) -> Reals:
         upto_NR = np.cumsum(counts_GR[group_of_N], axis=0)
-        return sorted_N[np.argmax(2 * upto_NR >= upto_NR[-1], axis=0)]
+        return np.asarray(sorted_N[np.argmax(2 * upto_NR >= upto_NR[-1], axis=0)])
 
     return measure

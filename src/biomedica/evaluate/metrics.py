@@ -150,13 +150,12 @@ def log_odds(scores_NC: Floats) -> Reals:
     odds_NC = np.exp(scores - top_N1)
     with np.errstate(divide="ignore"):
         found_NC = scores - top_N1 - np.log(odds_NC.sum(axis=1, keepdims=True) - odds_NC)
-        np.put_along_axis(
-            scores, best_N1, -np.inf, axis=1
-        )  # of the best: over the others by themselves
+        # the best may be all of the sum: over the others by themselves
+        np.put_along_axis(scores, best_N1, -np.inf, axis=1)
         next_N1 = scores.max(axis=1, keepdims=True)
         rest_N1 = next_N1 + np.log(np.exp(scores - next_N1).sum(axis=1, keepdims=True))
     np.put_along_axis(found_NC, best_N1, top_N1 - rest_N1, axis=1)
-    return found_NC
+    return np.asarray(found_NC)
 
 
 def rank_of_label(scores_NC: Floats, labels_N: Indices) -> NDArray[np.int64]:
