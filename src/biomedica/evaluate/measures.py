@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 Reals = NDArray[np.float64]
 Indices = NDArray[np.integer[Any]]
@@ -163,15 +164,15 @@ def area(score_N: NDArray[np.floating[Any]], is_positive_N: Bools, group_of_N: I
     positive_P = np.flatnonzero(is_positive_N[order_N])
     start_P = np.searchsorted(sorted_N, sorted_N[positive_P], "left")
     end_P = np.searchsorted(sorted_N, sorted_N[positive_P], "right")
+    upto, (start_row_P, end_row_P) = _sums_upto(group_of_N, start_P, end_P)
+    group_of_P = group_of_N[positive_P]
 
     def measure(counts_GR: Counts) -> Reals:
-        weights_NR = counts_GR[group_of_N]
-        upto_NR = _running_sum(weights_NR)
-        weights_PR = weights_NR[positive_P]
+        upto_UR, weights_PR = upto(counts_GR), counts_GR[group_of_P]
         positives_R = weights_PR.sum(axis=0, dtype=np.float64)
-        ranks_PR = (upto_NR[start_P] + upto_NR[end_P]).astype(np.float64)
+        ranks_PR = (upto_UR[start_row_P] + upto_UR[end_row_P]).astype(np.float64)
         wins_R = (np.einsum("pr,pr->r", weights_PR, ranks_PR) - positives_R**2) / 2
-        return ratio(wins_R, positives_R * (upto_NR[-1] - positives_R))
+        return ratio(wins_R, positives_R * (upto_UR[-1] - positives_R))
 
     return measure
 
@@ -185,12 +186,13 @@ def precision(
     positive_P = np.flatnonzero(is_positive_N[order_N])
     end_P = np.searchsorted(falling_N, falling_N[positive_P], "right")
     positive_end_P = np.searchsorted(falling_N[positive_P], falling_N[positive_P], "right")
+    upto, (end_row_P,) = _sums_upto(group_of_N, end_P)
+    group_of_P = group_of_N[positive_P]
 
     def measure(counts_GR: Counts) -> Reals:
-        weights_NR = counts_GR[group_of_N]
-        weights_PR = weights_NR[positive_P]
-        found_PR = _running_sum(weights_PR)[positive_end_P].astype(np.float64)
-        of_PR = _running_sum(weights_NR)[end_P]
+        weights_PR = counts_GR[group_of_P]
+        found_PR = np.cumsum(weights_PR, axis=0, dtype=np.float64)[positive_end_P - 1]
+        of_PR = upto(counts_GR)[end_row_P]
         precision_PR = np.divide(found_PR, of_PR, out=np.zeros_like(found_PR), where=of_PR > 0)
         positives_R = weights_PR.sum(axis=0, dtype=np.float64)
         return ratio(np.einsum("pr,pr->r", weights_PR, precision_PR), positives_R)
@@ -198,11 +200,27 @@ def precision(
     return measure
 
 
-def _running_sum(weights_NR: Counts) -> Counts:
-    """(N + 1, R): row i is the sum of the first i."""
-    found = np.zeros((len(weights_NR) + 1, weights_NR.shape[1]), dtype=weights_NR.dtype)
-    np.cumsum(weights_NR, axis=0, out=found[1:])
-    return found
+def _sums_upto(
+    group_of_N: Indices, *ends: Indices
+) -> tuple[Callable[[Counts], Counts], list[Indices]]:
+    """Sums of the counts of the first items, at some places only: a sparse matrix adds what is between.
+
+    ends      numbers of first items
+    returns   from counts_GR to the sums, (U, R), the last of them over all items; and rows for `ends`
+    """
+    num_items, num_groups = len(group_of_N), _num_groups(group_of_N)
+    places_U, rows = np.unique(np.concatenate([*ends, [num_items]]), return_inverse=True)
+    between = csr_array(
+        (np.ones(num_items, dtype=np.float32), group_of_N, np.concatenate([[0], places_U])),
+        shape=(len(places_U), num_groups),
+    )
+    parts = np.split(rows[:-1], np.cumsum([len(each) for each in ends])[:-1])
+
+    def upto(counts_GR: Counts) -> Counts:
+        found_UR = between @ counts_GR
+        return np.asarray(np.cumsum(found_UR, axis=0, out=found_UR))
+
+    return upto, list(parts)
 
 
 def median(value_N: NDArray[Any], group_of_N: Indices) -> Measure:
