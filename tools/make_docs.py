@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ from biomedica import (
     shards,
 )
 from biomedica.cluster import model as clusters
+from biomedica.evaluate.tasks import Task, load_tasks
 from biomedica.export import attribution
 from biomedica.foreign import tables as stated
 from biomedica.records import Reason
@@ -36,6 +38,15 @@ from biomedica.train import TrainSettings, load_train, shipped_configs
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- made by `make docs` from the code; change it there -->\n"
+SUITES = {
+    "biomedica": "BIOMEDICA's benchmark: 39 classification tasks in eight specialties and one of retrieval",
+    "evalset": "those of them that stand in its published snapshot, `BIOMEDICA/Biomedica2025EvalSet`",
+    "ubench-coarse": "the four columns of BIOMEDICA's μ-Bench table",
+    "biomedclip": "BiomedCLIP's five zero-shot sets with its documented prompts, and its two of VQA",
+    "vqa": "visual question answering",
+    "retrieval": "pictures to captions and back",
+    "medmnist": "the flat sets of MedMNIST v2",
+}
 COMMANDS = (
     "tour",
     "catalog",
@@ -226,7 +237,48 @@ def concepts_page() -> str:
     return f"# Concepts\n\n{MADE}\n{about}\n{taxonomy_table(tree).rstrip()}\n"
 
 
+def tasks_page() -> str:
+    """Benchmark tasks by specialty, and what is known and inferred of each."""
+    tasks = list(load_tasks().values())
+    intro = (Path(__file__).parent / "tasks_intro.md").read_text()
+    parts = [f"# Benchmark tasks\n\n{MADE}", intro.replace("SUITES\n", suites_table(tasks))]
+    for specialty in sorted({task.specialty for task in tasks}):
+        some = [task for task in tasks if task.specialty == specialty]
+        parts.append(f"## {specialty.capitalize()}\n")
+        parts.append(
+            "| task | title | suites | kind | classes | metric | licence | terms |\n"
+            "|---|---|---|---|---|---|---|---|"
+        )
+        parts += [task_row(task) for task in some]
+        parts += ["", *(f"- `{task.name}`: {' '.join(task.about.split())}" for task in some), ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def suites_table(tasks: list[Task]) -> str:
+    """Every suite that a task is in; a suite without a word here is an error."""
+    counts = Counter(suite for task in tasks for suite in task.suites)
+    rows = [f"| `{name}` | {count} | {SUITES[name]} |\n" for name, count in counts.most_common()]
+    return "| suite | tasks | what |\n|---|---|---|\n" + "".join(rows)
+
+
+def task_row(task: Task) -> str:
+    """A task in a line of the table; `options` tasks bring their classes with each picture."""
+    classes = str(len(task.classes) or "")
+    cells = (
+        f"[`{task.name}`]({task.access.url})",
+        task.title,
+        ", ".join(task.suites),
+        task.kind,
+        classes,
+        task.metric,
+        task.access.licence,
+        task.access.terms,
+    )
+    return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"
+
+
 PAGES = {
+    "benchmark-tasks.md": tasks_page,
     "concepts.md": concepts_page,
     "cli.md": cli_page,
     "settings.md": settings_page,

@@ -11,11 +11,12 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from biomedica.errors import ConfigError
 
@@ -29,8 +30,10 @@ METRICS: Mapping[Kind, tuple[str, ...]] = {
     "vqa": ("accuracy",),
 }
 """What a task of each kind may be ranked by."""
+_STRICT = ConfigDict(extra="forbid")
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """Where the data comes from and what one has to agree to."""
@@ -44,6 +47,7 @@ class Access:
     citation: str = ""
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
     """How the files are read."""
@@ -62,6 +66,7 @@ class Data:
     """By split: SHA-256 over the sorted ids, one a line. A split of another digest is refused."""
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Class:
     """One answer of a classification task."""
@@ -77,6 +82,7 @@ class Class:
         return self.text or self.name
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
     """One way to put the classes into words."""
@@ -89,6 +95,7 @@ class Prompts:
     """Who documented it."""
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One benchmark task."""
@@ -174,11 +181,16 @@ def parse_task(text: str, where: str) -> Task:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"task {where}: unknown {unknown[0]!r}{hint}")
     try:
-        return TypeAdapter(Task, config={"extra": "forbid"}).validate_python(content)
+        return _adapter().validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(each) for each in first["loc"])
         raise ConfigError(f"task {where}: {place}: {first['msg']}") from None
+
+
+@cache
+def _adapter() -> TypeAdapter[Task]:
+    return TypeAdapter(Task)
 
 
 def load_tasks(folders: Iterable[Path] = ()) -> dict[str, Task]:
