@@ -6,9 +6,11 @@ from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from biomedica.errors import ConfigError, DataMissingError
+from biomedica.errors import ConfigError, DataMissingError, EvaluationError
 from biomedica.evaluate.published_scores import (
     METRICS,
     OTHER_METRICS,
@@ -118,6 +120,31 @@ def test_licences_that_are_easily_got_wrong() -> None:
     assert TASKS["slake"].access.licence == "CC BY 4.0"
     for name in ("biomedica-chexpert", "biomedica-rsna", "biomedica-cataracts", "rsna-pneumonia"):
         assert TASKS[name].access.terms == "click-through"
+
+
+def test_the_snapshot_is_read_as_it_lies(tmp_path: Path) -> None:
+    """The suite is the second folder of its paths; a task takes its own rows; a wrong guess shows the names."""
+    folder = tmp_path / "Biomedica2025EvalSet" / "data" / "lc25000" / "test"
+    folder.mkdir(parents=True)
+    names = ["LC25000_Lung", "LC25000_Colon", "LC25000_Lung"]
+    table = {
+        "image": [{"bytes": b"", "path": None}] * 3,
+        "task": names,
+        "options": [["Benign.", "Malignant."]] * 3,
+        "answer_idx": [0, 1, 1],
+        "label": ["n", "aca", "aca"],
+        "image_id": ["a", "b", "c"],
+        "provenance_license": ["CC BY 4.0"] * 3,
+    }
+    pq.write_table(pa.table(table), folder / "part-0.parquet")
+    items = read_items(TASKS["biomedica-lc25000-lung"], tmp_path, "test")
+    assert items.ids == ("a", "c")
+    assert items.labels_N is not None
+    assert items.labels_N.tolist() == [0, 1]
+    table["task"] = ["tumour of the lung"] * 3
+    pq.write_table(pa.table(table), folder / "part-0.parquet")
+    with pytest.raises(EvaluationError, match="there are tumour of the lung"):
+        read_items(TASKS["biomedica-lc25000-lung"], tmp_path, "test")
 
 
 THIS = ("this is an image of {}", "{} presented in image")
