@@ -112,6 +112,7 @@ def test_nothing_is_named_that_is_not_the_project() -> None:
         "benchmarks.md",
         "benchmarks-annotation.md",
         "benchmarks-stream.md",
+        "benchmarks-training.md",
     ):
         text = (ROOT / "docs" / name).read_text()
         assert "python bench/" in text and re.search(r"\d{4}-\d{2}-\d{2}", text)

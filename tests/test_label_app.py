@@ -43,7 +43,8 @@ from biomedica.explore.links import Links
 from biomedica.explore.suggest import Words
 from biomedica.features import FeatureSet
 from biomedica.label import LabelSettings, consensus
-from biomedica.models import Pixels, Preprocessing, Vectors
+from biomedica.models import Vectors
+from biomedica.preprocessing import Pixels, Preprocessing
 from biomedica.records import Answer
 from biomedica.run.engines import open_engine
 from biomedica.taxonomy import SHIPPED, load_taxonomy

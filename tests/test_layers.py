@@ -16,12 +16,13 @@ ROOT = Path(biomedica.__file__).parent
 ORDER = (
     "cli __main__",
     "tour",
-    "report charts statistics sheets annotations",
+    "report charts statistics sheets annotations scoreboard",
     "flow annotate",
     "config",
     "explore",
     "publish",
     "export",
+    "evaluate",
     "train",
     "stream",
     "select",
@@ -47,7 +48,7 @@ ORDER = (
     "images",
     "parse",
     "settings",
-    "records errors",
+    "records errors ranks preprocessing",
 )
 """From top to bottom; modules of one line do not import each other, but for the named exceptions."""
 SIDEWAYS = {
@@ -57,6 +58,8 @@ SIDEWAYS = {
     ("statistics", "charts"),
     ("report", "annotations"),
     ("sheets", "report"),
+    ("scoreboard", "report"),
+    ("scoreboard", "charts"),
 }
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names.split()}
 PARTS = {"__init__", "data"}

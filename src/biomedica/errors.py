@@ -29,5 +29,5 @@ class EvaluationError(BiomedicaError):
     """A task's data, or what a model makes of it, can't be scored; the message names task, item and file."""
 
 
-class DataMissing(EvaluationError):
+class DataMissingError(EvaluationError):
     """A task's data is not on this machine; the message says where it comes from and under what terms."""

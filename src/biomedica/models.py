@@ -4,77 +4,33 @@
     onnx:PATH                           an image model in ONNX; torch is not needed
     timm:NAME[,checkpoint=PATH]         an image model of timm
     open_clip:NAME[,pretrained=TAG]     a text-image model of open_clip (also `local-dir:` and `hf-hub:`)
+    transformers:FOLDER                 a text-image model of transformers (CLIP, SigLIP), or its name on a hub
 
 A picture keeps its aspect: its longer side is made to fit and the rest padded (`pad`), or its shorter
-side is made to fit and the rest cut off (`crop`). Size, mean, deviation and interpolation are the model's own.
+side is made to fit and the rest cut off (`crop`); or it does not (`squash`). `own` is what the model was
+made with. Size, mean, deviation and interpolation are the model's own too.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from biomedica.errors import ConfigError
+from biomedica.preprocessing import INTERPOLATIONS, Fit, Pixels, Preprocessing
 
-Pixels = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
-Fit = Literal["pad", "crop"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """How a picture becomes a model's input."""
-
-    size: int
-    """Side of the square, in pixels."""
-    fit: Fit
-    crop_share: float = 1.0
-    """`crop`: the square's share of the shorter side (DINOv2: 224 of 256)."""
-    interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Of red, green, blue in [0, 1]; subtracted and divided by."""
-
-    def pixels(self, jpeg: bytes) -> Pixels:
-        """Decode to (size, size, 3). Raises `OSError` or `ValueError` for bytes that are no picture."""
-        side = self.size if self.fit == "pad" else round(self.size / self.crop_share)
-        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
-            width, height = image.size
-            edge = max(width, height) if self.fit == "pad" else min(width, height)
-            wanted = (
-                max(1, round(width * side / edge)),
-                max(1, round(height * side / edge)),
-            )
-            image.draft("RGB", (2 * wanted[0], 2 * wanted[1]))
-            small = image.convert("RGB").resize(wanted, _INTERPOLATIONS[self.interpolation])
-        place = (self.size - small.width) // 2, (self.size - small.height) // 2
-        canvas = Image.new("RGB", (self.size, self.size), "white")
-        canvas.paste(small, place)
-        return np.asarray(canvas)
-
-    def normalised(self, pixels_NHWC: Pixels) -> NDArray[np.float32]:
-        """Pixels as (N, 3, H, W) in the model's own scale."""
-        scale = np.float32(1 / 255) / np.array(self.std, np.float32)
-        shift = np.array(self.mean, np.float32) / np.array(self.std, np.float32)
-        scaled = pixels_NHWC * scale - shift
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
 class Encoder(Protocol):
@@ -86,6 +42,10 @@ class Encoder(Protocol):
     """SHA-256 over weights and preprocessing, in hex: same digest, same vectors."""
     dims: int
     preprocessing: Preprocessing
+    text_digest: str
+    """SHA-256 over `digest` and what the tokenizer makes of some words; empty: it reads no text."""
+    scale: float
+    """What the model multiplies cosines by before a softmax; 100 where it has none of its own."""
 
     def images(self, pixels_NHWC: Pixels) -> Vectors:
         """(N, D), each row of length 1. pixels_NHWC   as `preprocessing.pixels` makes them"""
@@ -133,9 +93,16 @@ def open_encoder(
         return _open_timm(name, rest, device, fit)
     if kind == "open_clip" and rest:
         return _open_clip(name, rest, device, fit)
+    if kind == "transformers" and rest:
+        return _open_transformers(name, rest, device, fit)
     raise ConfigError(
-        f"unknown encoder {name!r}; known are tiny, onnx:PATH, timm:NAME and open_clip:NAME"
+        f"unknown encoder {name!r}; known are tiny, onnx:PATH, timm:NAME, open_clip:NAME and "
+        "transformers:FOLDER"
     )
+
+
+def _fit(asked: Fit, own: Fit = "crop") -> Fit:
+    return own if asked == "own" else asked
 
 
 def _no_texts(name: str) -> ConfigError:
@@ -147,9 +114,11 @@ class TinyEncoder:
 
     name = "tiny"
     dims = 80
+    text_digest = ""
+    scale = 100.0
 
     def __init__(self, fit: Fit) -> None:
-        self.preprocessing = Preprocessing(size=64, fit=fit)
+        self.preprocessing = Preprocessing(size=64, fit=_fit(fit, "pad"))
         self.digest = _digest(b"tiny 1", self.preprocessing)
 
     def images(self, pixels_NHWC: Pixels) -> Vectors:
@@ -173,6 +142,9 @@ class TinyEncoder:
 
 class OnnxEncoder:
     """An image model in ONNX, by onnxruntime."""
+
+    text_digest = ""
+    scale = 100.0
 
     def __init__(self, path: Path, device: str, fit: Fit, pooling: str) -> None:
         try:
@@ -199,7 +171,7 @@ class OnnxEncoder:
         self._pooling = pooling
         self.preprocessing = Preprocessing(
             size=size,
-            fit=fit,
+            fit=_fit(fit),
             crop_share=0.875,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
@@ -243,8 +215,15 @@ def _providers(device: str, available: list[str]) -> list[str]:
     return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
+_PROBE = "Chest X-ray, 3 µm H&E: IL-6/TNF-α (CD8+) in naïve mice; pneumonia? [A] 12.5 kDa"
+"""Words that different tokenizers cut in different ways."""
+
+
 class TorchEncoder:
-    """A model of timm or open_clip, by torch."""
+    """A model of timm, open_clip or transformers, by torch.
+
+    tokenize   texts to a mapping with `input_ids`, which `encode_text` takes
+    """
 
     def __init__(
         self,
@@ -254,6 +233,8 @@ class TorchEncoder:
         device: str,
         encode_image: Any,
         encode_text: Any = None,
+        tokenize: Any = None,
+        scale: float = 100.0,
     ) -> None:
         import torch
 
@@ -262,8 +243,13 @@ class TorchEncoder:
         self._torch = torch
         self._device = torch_device(device)
         self._model = model.eval().to(self._device)
-        self._image, self._text = encode_image, encode_text
+        self._image, self._text, self._tokenize = encode_image, encode_text, tokenize
+        self.scale = scale
         self.digest = _digest(_weights_digest(self._model), preprocessing)
+        self.text_digest = ""
+        if tokenize is not None:
+            probe = tokenize([_PROBE])["input_ids"].tolist()
+            self.text_digest = hashlib.sha256(f"{self.digest} {probe}".encode()).hexdigest()
         blank = np.zeros((1, preprocessing.size, preprocessing.size, 3), np.uint8)
         self.dims = self.images(blank).shape[1]
 
@@ -277,7 +263,9 @@ class TorchEncoder:
         if self._text is None:
             raise _no_texts(self.name)
         with self._torch.inference_mode():
-            found = self._text(self._model, list(texts), self._device)
+            tokens = self._tokenize(list(texts))
+            tokens = {name: each.to(self._device) for name, each in tokens.items()}
+            found = self._text(self._model, tokens)
         return unit(found.float().cpu().numpy())
 
 
@@ -339,7 +327,7 @@ def _open_timm(name: str, rest: str, device: str, fit: Fit) -> Encoder:
     config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     preprocessing = Preprocessing(
         size=int(config["input_size"][1]),
-        fit=fit,
+        fit=_fit(fit),
         crop_share=float(config["crop_pct"]),
         interpolation=_known_interpolation(config["interpolation"]),
         mean=tuple(config["mean"]),
@@ -368,7 +356,7 @@ def _open_clip(name: str, rest: str, device: str, fit: Fit) -> Encoder:
     size = config["size"]
     preprocessing = Preprocessing(
         size=int(size if isinstance(size, int) else size[0]),
-        fit=fit,
+        fit=_fit(fit, _RESIZE_MODES.get(config.get("resize_mode", "shortest"), "crop")),
         interpolation=_known_interpolation(config.get("interpolation", "bicubic")),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
@@ -379,12 +367,77 @@ def _open_clip(name: str, rest: str, device: str, fit: Fit) -> Encoder:
         preprocessing,
         device,
         lambda model, x: model.encode_image(x),
-        lambda model, texts, place: model.encode_text(tokenizer(texts).to(place)),
+        lambda model, tokens: model.encode_text(tokens["input_ids"]),
+        lambda texts: {"input_ids": tokenizer(texts)},
+        _scale(model),
     )
 
 
+_RESIZE_MODES: dict[str, Fit] = {"shortest": "crop", "squash": "squash", "longest": "pad"}
+"""open_clip's names."""
+
+
+def _scale(model: Any) -> float:
+    scale = getattr(model, "logit_scale", None)
+    return 100.0 if scale is None else float(scale.detach().exp())
+
+
+def _open_transformers(name: str, rest: str, device: str, fit: Fit) -> Encoder:
+    try:
+        import torch
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+    except ImportError:
+        raise ConfigError("transformers: needs pip install 'biomedica[train]'") from None
+    try:
+        model = AutoModel.from_pretrained(rest, dtype=torch.float32)
+        processor: Any = AutoImageProcessor.from_pretrained(rest)
+        tokenizer: Any = AutoTokenizer.from_pretrained(rest)
+    except Exception as error:  # transformers passes on whatever its hub raises
+        raise _cannot_load(name, error) from error
+    if not hasattr(model, "get_image_features"):
+        raise ConfigError(f"{name} is a {type(model).__name__}; a text-image model is expected")
+    text = model.config.text_config
+    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    options["max_length"] = min(int(text.max_position_embeddings), 512)
+    if "clip" in model.config.model_type and "siglip" not in model.config.model_type:
+        options["padding"] = "longest"
+    return TorchEncoder(
+        name,
+        model,
+        _their_preprocessing(processor, fit),
+        device,
+        lambda model, x: _pooled(model.get_image_features(pixel_values=x)),
+        lambda model, tokens: _pooled(model.get_text_features(**tokens)),
+        lambda texts: dict(tokenizer(texts, **options)),
+        _scale(model),
+    )
+
+
+def _their_preprocessing(processor: Any, fit: Fit) -> Preprocessing:
+    """What an image processor of transformers states."""
+    size = dict(processor.size)
+    crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else {}
+    short = size.get("shortest_edge") or size["height"]
+    side = crop.get("height") or short
+    own: Fit = "crop" if "shortest_edge" in size else "squash"
+    fit = _fit(fit, own)
+    return Preprocessing(
+        size=int(side),
+        fit=fit,
+        crop_share=side / short if fit == "crop" else 1.0,
+        interpolation=Image.Resampling(int(processor.resample)).name.lower(),
+        mean=tuple(processor.image_mean),
+        std=tuple(processor.image_std),
+    )
+
+
+def _pooled(found: Any) -> Any:
+    """The vectors, which later versions of transformers wrap."""
+    return getattr(found, "pooler_output", found)
+
+
 def _known_interpolation(name: str) -> str:
-    return name if name in _INTERPOLATIONS else "bicubic"
+    return name if name in INTERPOLATIONS else "bicubic"
 
 
 def _cannot_load(name: str, error: Exception) -> ConfigError:

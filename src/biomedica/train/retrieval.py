@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from biomedica.clip import Made
+from biomedica.ranks import Members, chance, ranks
 from biomedica.stream import OrderSettings, PixelSettings, Samples
 from biomedica.stream.loader import Stream
 from biomedica.stream.pixels import Pixels
@@ -19,8 +20,6 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 RECALLS = (1, 5, 10)
 _RESAMPLES = 1000
-_QUERIES = 1024
-"""Queries that are compared with all of the others at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,19 +108,21 @@ def score(
     articles   of each pair: what the bootstrap draws
     """
     group_N = np.unique(np.array(captions), return_inverse=True)[1]
-    ranks = {
-        "image_to_text": _ranks(images_ND, texts_ND, group_N),
-        "text_to_image": _ranks(texts_ND, images_ND, group_N),
+    groups = Members.each(group_N)
+    found = {
+        "image_to_text": ranks(images_ND, texts_ND, groups, groups),
+        "text_to_image": ranks(texts_ND, images_ND, groups, groups),
     }
     article_N = np.unique(np.array(articles), return_inverse=True)[1]
+    sizes_N = np.bincount(group_N)[group_N]
     draws = _draws(int(article_N.max()) + 1)
     intervals = {}
-    for direction, found in ranks.items():
+    for direction, places in found.items():
         for k in RECALLS:
-            intervals[f"{direction}/{k}"] = _interval(found <= k, article_N, draws)
+            intervals[f"{direction}/{k}"] = _interval(places <= k, article_N, draws)
     recalls = {
-        direction: {str(k): float((found <= k).mean()) for k in RECALLS}
-        for direction, found in ranks.items()
+        direction: {str(k): float((places <= k).mean()) for k in RECALLS}
+        for direction, places in found.items()
     }
     return Retrieval(
         num_pairs=len(captions),
@@ -130,31 +131,9 @@ def score(
         image_to_text=recalls["image_to_text"],
         text_to_image=recalls["text_to_image"],
         intervals=intervals,
-        chance={str(k): _chance(group_N, k) for k in RECALLS},
-        median_rank=float(np.median(ranks["image_to_text"])),
+        chance={str(k): chance(sizes_N, len(captions), k) for k in RECALLS},
+        median_rank=float(np.median(found["image_to_text"])),
     )
-
-
-def _ranks(queries_ND: Floats, others_ND: Floats, group_N: Ints) -> Ints:
-    """(N,): place of each query's best counterpart, from 1. Ties and what is no number count against the query."""
-    found = np.empty(len(queries_ND), np.int64)
-    for start in range(0, len(queries_ND), _QUERIES):
-        part = slice(start, start + _QUERIES)
-        similar_QN = queries_ND[part] @ others_ND.T
-        right_QN = group_N[part, None] == group_N[None, :]
-        best_Q1 = np.where(right_QN, similar_QN, -np.inf).max(axis=1, keepdims=True)
-        found[part] = 1 + (~(similar_QN < best_Q1) & ~right_QN).sum(axis=1)
-    return found
-
-
-def _chance(group_N: Ints, k: int) -> float:
-    """Recall at k of a random order: 1 - C(N - p, k) / C(N, k) for p counterparts, in the mean."""
-    count = len(group_N)
-    sizes = np.bincount(group_N)[group_N].astype(float)
-    missed = np.ones(count)
-    for i in range(min(k, count)):
-        missed *= np.maximum(0.0, count - sizes - i) / (count - i)
-    return float(1 - missed.mean())
 
 
 def _draws(num_articles: int) -> Ints:
