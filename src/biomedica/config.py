@@ -10,6 +10,7 @@ from typing import Any
 from biomedica.cluster.model import ClusterSettings
 from biomedica.duplicates import DuplicateSettings
 from biomedica.embed import EmbedSettings
+from biomedica.evaluate.settings import EvaluateSettings
 from biomedica.explore.settings import LabelPageSettings
 from biomedica.export.settings import ExportSettings
 from biomedica.images import ImageSettings
@@ -40,6 +41,7 @@ class Settings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
     stream: ReadSettings = field(default_factory=ReadSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
 
 
 def load_settings(path: Path | None = None, changes: list[str] | None = None) -> Settings:

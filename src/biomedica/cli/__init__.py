@@ -6,11 +6,11 @@ import logging
 import signal
 import sys
 
-from biomedica.cli import annotate, archive, datasets, labels, training
+from biomedica.cli import annotate, archive, datasets, evaluation, labels, training
 from biomedica.cli.options import FAULT, INTERRUPTED, TERMINATED, USAGE, app
 from biomedica.errors import BiomedicaError, ConfigError
 
-__all__ = ["annotate", "app", "archive", "datasets", "labels", "main", "training"]
+__all__ = ["annotate", "app", "archive", "datasets", "evaluation", "labels", "main", "training"]
 
 
 def main() -> None:

@@ -55,15 +55,16 @@ class Embeddings:
         self.encoder = encoder
         self._folder = folder / encoder.digest[:16] if folder else None
         self._batch = batch
+        self._digests: dict[int, tuple[Items, dict[int, str]]] = {}
+        """By object, which is kept so that no other gets its number."""
 
     def images(self, items: Items, tell: Tell = lambda done, total: None) -> Embedded:
         """Vectors of the items' pictures; a picture that several items share is embedded once."""
         firsts = first_of_each(items.picture_ids)
         order = {items.picture_ids[index]: row for row, index in enumerate(firsts)}
-        parts, total, computed = [], hashlib.sha256(), 0
+        parts, computed = [], 0
         for chunk in pieces(firsts, _CHUNK):
-            digests = [_digest(items, index) for index in chunk]
-            total.update("".join(digests).encode())
+            digests = [self._digest(items, index) for index in chunk]
             path = self._path("images", self.encoder.digest, digests)
             vectors = _read(path)
             if vectors is None:
@@ -75,9 +76,22 @@ class Embeddings:
         rows = np.array([order[each] for each in items.picture_ids])
         return Embedded(
             vectors_ND=np.concatenate(parts)[rows],
-            pictures_sha256=total.hexdigest(),
+            pictures_sha256=self.pictures_sha256(items),
             computed=computed,
         )
+
+    def pictures_sha256(self, items: Items) -> str:
+        """SHA-256 over the digests of the items' pictures, in their order, in hex. Each is read once."""
+        total = hashlib.sha256()
+        for index in first_of_each(items.picture_ids):
+            total.update(self._digest(items, index).encode())
+        return total.hexdigest()
+
+    def _digest(self, items: Items, index: int) -> str:
+        known = self._digests.setdefault(id(items), (items, {}))[1]
+        if index not in known:
+            known[index] = picture_digest(items, index)
+        return known[index]
 
     def texts(self, texts: Sequence[str], of: str) -> Vectors:
         """(N, D) of texts; one that stands several times is embedded once. of   task, for messages"""
@@ -137,14 +151,12 @@ def first_of_each(names: Sequence[str]) -> list[int]:
     return list(firsts.values())
 
 
-def _digest(items: Items, index: int) -> str:
+def picture_digest(items: Items, index: int) -> str:
     """SHA-256 of a picture's bytes, or of its shape and pixels."""
     try:
         source = items.read(index)
     except OSError as error:
-        raise EvaluationError(
-            f"{items.name(index)}: its picture cannot be read: {error}"
-        ) from None
+        raise EvaluationError(f"{items.name(index)}: its picture cannot be read: {error}") from None
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     head = f"{source.dtype} {source.shape}".encode()

@@ -88,11 +88,15 @@ def open_picture(source: bytes | NDArray[np.uint8]) -> Image.Image:
     """
     if not isinstance(source, bytes):
         if source.dtype != np.uint8 or not 2 <= source.ndim <= 3:
-            raise ValueError(f"pixels are {source.dtype} {source.shape}; uint8 (H, W[, 3]) expected")
+            raise ValueError(
+                f"pixels are {source.dtype} {source.shape}; uint8 (H, W[, 3]) expected"
+            )
         return Image.fromarray(source.squeeze()).convert("RGB")
     with Image.open(io.BytesIO(source), formats=FORMATS) as image:
         if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"{image.width:,} x {image.height:,} pixels; {MOST_PIXELS:,} are allowed")
+            raise ValueError(
+                f"{image.width:,} x {image.height:,} pixels; {MOST_PIXELS:,} are allowed"
+            )
         image.load()
         if image.mode.startswith(("I", "F")):
             values = np.asarray(image, dtype=np.float64)

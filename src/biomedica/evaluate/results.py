@@ -1,9 +1,9 @@
 """What an evaluation leaves: a JSON file for each model, task and protocol, and a row for each item.
 
-    RUN/
-      <model>/<task>.<protocol>.json        a `Result`: a superset of CLIP_benchmark's
-      <model>/<task>.<protocol>.parquet     a row of `ITEMS` for each item
-      failed/<model>/<task>.<protocol>.json what was found where a cell could not be scored
+RUN/
+  <model>/<task>.<protocol>.json        a `Result`: a superset of CLIP_benchmark's
+  <model>/<task>.<protocol>.parquet     a row of `ITEMS` for each item
+  failed/<model>/<task>.<protocol>.json what was found where a cell could not be scored
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ class Result:
         """Raises `EvaluationError` for what is no result, or one of a newer version."""
         version = content.get("schema_version")
         if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
-            raise EvaluationError(f"{where}: schema_version {version!r}; 1 to {SCHEMA_VERSION} is read")
+            raise EvaluationError(
+                f"{where}: schema_version {version!r}; 1 to {SCHEMA_VERSION} is read"
+            )
         known = {each.name for each in fields(cls)}
         values = {name: value for name, value in content.items() if name in known}
         values["task"] = content.get("dataset")

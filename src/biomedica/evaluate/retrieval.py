@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from biomedica.evaluate.embeddings import Embeddings
 from biomedica.evaluate.items import Items
 from biomedica.models import Vectors
-from biomedica.ranks import Members, chance, ranks
+from biomedica.ranks import Members, ranks
 
 RECALLS = (1, 5, 10, 100)
 Ints = NDArray[np.int64]
@@ -26,11 +26,12 @@ class Retrieved:
     """Of each caption's best right picture among all pictures."""
     item_of_text_M: Ints
     """Index of the item that a caption stands with."""
-    image_chance: dict[int, float]
-    text_chance: dict[int, float]
-    """Recall of a random order, by k."""
+    image_right_N: Ints
+    text_right_M: Ints
+    """How many of the gallery are right."""
     num_texts: int
-    """Different captions."""
+    num_pictures: int
+    """Different ones: the galleries."""
 
 
 def retrieve(images_ND: Vectors, texts_MD: Vectors, items: Items) -> Retrieved:
@@ -59,14 +60,11 @@ def retrieve(images_ND: Vectors, texts_MD: Vectors, items: Items) -> Retrieved:
         image_rank_N=image_rank_P[picture_N],
         text_rank_M=text_rank_W[word_M],
         item_of_text_M=item_of_text,
-        image_chance=_chances(of_picture[picture_N], len(first_word)),
-        text_chance=_chances(of_word[word_M], len(first_picture)),
+        image_right_N=of_picture[picture_N],
+        text_right_M=of_word[word_M],
         num_texts=len(first_word),
+        num_pictures=len(first_picture),
     )
-
-
-def _chances(right_Q: Ints, gallery: int) -> dict[int, float]:
-    return {k: chance(right_Q, gallery, k) for k in RECALLS if k <= gallery}
 
 
 def embed_captions(embeddings: Embeddings, items: Items) -> Vectors:

@@ -85,7 +85,9 @@ def prompt_sets(task: Task, asked: str = "") -> Mapping[str, list[list[str]]]:
         )
     if asked:
         if asked not in task.prompts:
-            raise ConfigError(f"task {task.name} has no prompts {asked!r}; it has {', '.join(names)}")
+            raise ConfigError(
+                f"task {task.name} has no prompts {asked!r}; it has {', '.join(names)}"
+            )
         names = [asked, *(name for name in names if name != asked)]
     return {name: task.texts(name) for name in names}
 

@@ -1,0 +1,372 @@
+"""One task by one protocol: what the model said of each item, and the scores of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from biomedica.errors import EvaluationError
+from biomedica.evaluate import metrics, probes, zero_shot
+from biomedica.evaluate.embeddings import Embeddings
+from biomedica.evaluate.items import Items
+from biomedica.evaluate.probes import Labelled
+from biomedica.evaluate.results import ITEMS, Protocol, Score
+from biomedica.evaluate.retrieval import RECALLS, embed_captions, retrieve
+from biomedica.evaluate.settings import EvaluateSettings
+from biomedica.evaluate.tasks import Task
+
+Read = Callable[[str], Items | None]
+"""The items of a split; None where the task has none such."""
+_HELD_OUT = 0.2
+"""Part of the training groups that regularisation is chosen on, where a task has no validation split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A task with its test items, and how to have the others."""
+
+    task: Task
+    items: Items
+    read: Read
+    settings: EvaluateSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a protocol makes of a question."""
+
+    scores: dict[str, Score]
+    items: pa.Table
+    """As `results.ITEMS`."""
+    pictures_sha256: dict[str, str]
+    """By split."""
+    confusion: list[list[int]] = field(default_factory=list)
+    prompts: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def applies(protocol: Protocol, task: Task, reads_text: bool) -> str:
+    """Why a protocol is not for a task or a model, in words; nothing where it is."""
+    if protocol not in PROTOCOLS[task.kind]:
+        return f"{protocol} is not for {task.kind} tasks"
+    if protocol in ("zero_shot", "retrieval", "vqa_options", "vqa_head") and not reads_text:
+        return f"{protocol} needs a model that reads text"
+    if protocol in ("linear_probe", "knn", "few_shot") and not task.classes:
+        return f"{protocol} needs a task that states its classes"
+    if protocol == "zero_shot" and task.kind != "options" and not task.prompts:
+        return f"{task.name} states no prompts"
+    return ""
+
+
+def score_zero_shot(embeddings: Embeddings, question: Question) -> Answer:
+    """Nearest class or candidate caption; every prompt set, and every template of the first."""
+    task, items = question.task, question.items
+    found = embeddings.images(items)
+    images = found.vectors_ND
+    if task.kind == "options":
+        cosines = zero_shot.by_options(embeddings, items, images).cosines_NC
+        answer = _of_options(question, cosines, embeddings.encoder.scale)
+        return replace(answer, pictures_sha256={items.split: found.pictures_sha256})
+    sets = zero_shot.prompt_sets(task, question.settings.prompts)
+    by_set = {
+        name: zero_shot.by_class(embeddings, task, images, texts) for name, texts in sets.items()
+    }
+    first = next(iter(sets))
+    values = {name: _main(question, each.cosines_NC) for name, each in by_set.items()}
+    templates = zero_shot.by_template(embeddings, task, images, sets[first])
+    alone = [_main(question, each) for each in templates]
+    answer = _of_classes(question, by_set[first].cosines_NC, embeddings.encoder.scale)
+    prompts = {
+        "used": first,
+        "texts": by_set[first].texts,
+        "by_set": values,
+        "templates": {
+            "values": dict(zip(task.prompts[first].templates, alone, strict=True)),
+            "min": min(alone),
+            "max": max(alone),
+            "sd": float(np.std(alone, ddof=1)) if len(alone) > 1 else 0.0,
+        },
+    }
+    return replace(answer, prompts=prompts, pictures_sha256={items.split: found.pictures_sha256})
+
+
+def score_retrieval(embeddings: Embeddings, question: Question) -> Answer:
+    """Recall at 1, 5, 10 and 100 in both directions."""
+    items, settings = question.items, question.settings
+    found = embeddings.images(items)
+    ranked = retrieve(found.vectors_ND, embed_captions(embeddings, items), items)
+    options = {"resamples": settings.resamples, "seed": settings.seed}
+    groups_M = [items.groups[index] for index in ranked.item_of_text_M]
+    scores = metrics.recall_scores(
+        ranked.image_rank_N,
+        items.groups,
+        [k for k in RECALLS if k <= ranked.num_texts],
+        name="image_to_text",
+        gallery=ranked.num_texts,
+        num_right_Q=ranked.image_right_N,
+        **options,
+    ) | metrics.recall_scores(
+        ranked.text_rank_M,
+        groups_M,
+        [k for k in RECALLS if k <= ranked.num_pictures],
+        name="text_to_image",
+        gallery=ranked.num_pictures,
+        num_right_Q=ranked.text_right_M,
+        **options,
+    )
+    scores["median_rank"] = metrics.median_rank(ranked.image_rank_N, items.groups, **options)
+    back = np.split(ranked.text_rank_M, np.flatnonzero(np.diff(ranked.item_of_text_M)) + 1)
+    rows = _rows(items)
+    for row, rank, ranks_back in zip(rows, ranked.image_rank_N, back, strict=True):
+        row |= {"rank": int(rank), "rank_back": ranks_back.tolist(), "is_right": bool(rank == 1)}
+    details = {"captions": ranked.num_texts, "pictures": ranked.num_pictures}
+    return Answer(
+        scores=scores,
+        items=pa.Table.from_pylist(rows, schema=ITEMS),
+        pictures_sha256={items.split: found.pictures_sha256},
+        details=details,
+    )
+
+
+def score_linear_probe(embeddings: Embeddings, question: Question) -> Answer:
+    """A regression on all of the training split; and on parts of it, drawn with several seeds."""
+    test, train, validation, digests = _labelled(embeddings, question)
+    settings, count = question.settings, len(question.task.classes)
+    probe = probes.linear_probe(train, validation, count, _judge(question.task))
+    shares = {}
+    for each in settings.shares:
+        values = []
+        for seed in range(settings.share_seeds if each < 1 else 1):
+            some = probes.share(train, each, settings.seed + seed) if each < 1 else train
+            try:
+                fitted = probes.probe_at(some, probe.strength, count) if each < 1 else probe.scores
+            except EvaluationError:
+                continue  # one class only: nothing to learn
+            values.append(_judge(question.task)(fitted(test.vectors_ND), test))
+        if values:
+            shares[f"{each:g}"] = probes.mean_and_spread(values)
+    answer = _of_classes(question, probe.scores(test.vectors_ND), 1.0)
+    details = {
+        "strength": probe.strength,
+        "validation": {f"{k:.3g}": v for k, v in sorted(probe.tried.items())},
+        "train_items": len(train),
+        "shares": shares,
+    }
+    return replace(answer, details=details, pictures_sha256=digests)
+
+
+def score_knn(embeddings: Embeddings, question: Question) -> Answer:
+    """Votes of the nearest training pictures."""
+    test, train, validation, digests = _labelled(embeddings, question)
+    shares = probes.neighbours(train, test.vectors_ND, len(question.task.classes))
+    answer = _of_classes(question, shares, None)
+    return replace(answer, details={"train_items": len(train)}, pictures_sha256=digests)
+
+
+def score_few_shot(embeddings: Embeddings, question: Question) -> Answer:
+    """A regression on a few pictures of each class, drawn with several seeds. C is scikit-learn's 1."""
+    test, train, _, digests = _labelled(embeddings, question)
+    settings, count = question.settings, len(question.task.classes)
+    numbers, last = {}, None
+    for each in settings.shots:
+        values = []
+        for seed in range(settings.shot_seeds):
+            some = probes.shots(train, each, settings.seed + seed)
+            found = probes.probe_at(some, 1.0, count)(test.vectors_ND)
+            values.append(_judge(question.task)(found, test))
+            last = found if seed == 0 else last
+        numbers[str(each)] = probes.mean_and_spread(values)
+    assert last is not None
+    answer = _of_classes(question, last, 1.0)
+    details = {"shots": numbers, "scored": f"{settings.shots[-1]} shots, first seed"}
+    return replace(answer, details=details, pictures_sha256=digests)
+
+
+PROTOCOLS: Mapping[str, tuple[Protocol, ...]] = {
+    "classification": ("zero_shot", "linear_probe", "knn", "few_shot"),
+    "multilabel": ("zero_shot", "linear_probe", "knn"),
+    "options": ("zero_shot", "linear_probe", "knn", "few_shot"),
+    "retrieval": ("retrieval",),
+    "vqa": ("vqa_options", "vqa_head"),
+}
+"""What may be asked of each kind of task."""
+
+
+def _labelled(
+    embeddings: Embeddings, question: Question
+) -> tuple[Labelled, Labelled, Labelled, dict[str, str]]:
+    """Test, training and validation vectors, and the digests of their pictures."""
+    task, read = question.task, question.read
+    train_items = read("train")
+    if train_items is None:
+        raise EvaluationError(
+            f"task {task.name} has no training split here: a probe has nothing to learn from"
+        )
+    splits = {"test": question.items, "train": train_items}
+    validation_items = read("validation")
+    if validation_items is not None:
+        splits["validation"] = validation_items
+    digests, found = {}, {}
+    for name, items in splits.items():
+        embedded = embeddings.images(items)
+        digests[name] = embedded.pictures_sha256
+        labels, several = class_labels(items)
+        found[name] = Labelled(
+            vectors_ND=embedded.vectors_ND,
+            labels_N=labels,
+            labels_NC=several,
+            groups=items.groups,
+        )
+    if "validation" not in found:
+        found["train"], found["validation"] = probes.held_out(
+            found["train"], _HELD_OUT, question.settings.seed
+        )
+    return found["test"], found["train"], found["validation"], digests
+
+
+def class_labels(items: Items) -> tuple[NDArray[np.int64] | None, NDArray[np.bool_] | None]:
+    """Index among the task's classes of each item; or the array of several."""
+    if items.labels_NC is not None:
+        return None, items.labels_NC
+    labels = items.labels_N if items.options is None else items.class_labels_N
+    if labels is None:
+        raise EvaluationError(f"task {items.task}, {items.split}: its items have no classes")
+    return labels, None
+
+
+def _judge(task: Task) -> probes.Judge:
+    """The main metric; balanced accuracy where that means nothing for a probe."""
+
+    def judge(scores_NC: NDArray[np.float32], some: Labelled) -> float:
+        if some.labels_NC is not None:
+            name = metrics.average_precision if task.metric == "map" else metrics.auroc_multilabel
+            return name(scores_NC, some.labels_NC)
+        assert some.labels_N is not None
+        return _value(task, scores_NC, some.labels_N)
+
+    return judge
+
+
+def _value(task: Task, scores_NC: NDArray[np.float32], labels_N: NDArray[np.int64]) -> float:
+    chosen = scores_NC.argmax(axis=1)
+    if task.metric == "balanced_accuracy":
+        return metrics.balanced_accuracy(chosen, labels_N, len(task.classes))
+    if task.metric == "macro_f1":
+        return metrics.macro_f1(chosen, labels_N, len(task.classes))
+    if task.metric == "auroc":
+        return metrics.auroc(metrics.log_odds(scores_NC), labels_N)
+    return metrics.accuracy(chosen == labels_N)
+
+
+def _main(question: Question, scores_NC: NDArray[np.float32]) -> float:
+    items = question.items
+    if items.labels_NC is not None:
+        name = (
+            metrics.average_precision if question.task.metric == "map" else metrics.auroc_multilabel
+        )
+        return name(scores_NC, items.labels_NC)
+    assert items.labels_N is not None
+    return _value(question.task, scores_NC * np.float32(100), items.labels_N)
+
+
+def _of_options(question: Question, cosines_NC: NDArray[np.float32], scale: float) -> Answer:
+    items, settings = question.items, question.settings
+    assert items.labels_N is not None and items.options is not None
+    scaled = np.where(np.isnan(cosines_NC), -np.inf, cosines_NC * np.float32(scale))
+    scores = metrics.classification_scores(
+        scaled,
+        items.labels_N,
+        items.groups,
+        options_differ=True,
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+    classes = items.class_labels_N
+    if classes is None:  # by the words of the right answer
+        right = [some[i] for some, i in zip(items.options, items.labels_N, strict=True)]
+        classes = np.unique(np.array(right), return_inverse=True)[1]
+    scores |= {
+        name: score
+        for name, score in metrics.right_scores(
+            scaled.argmax(axis=1) == items.labels_N,
+            items.groups,
+            scores["accuracy"].chance,
+            classes_N=classes,
+            resamples=settings.resamples,
+            seed=settings.seed,
+        ).items()
+        if name == "balanced_accuracy"
+    }
+    rows = _answered(items, scaled, [list(some) for some in items.options])
+    return Answer(scores=scores, items=pa.Table.from_pylist(rows, schema=ITEMS), pictures_sha256={})
+
+
+def _of_classes(question: Question, scores_NC: NDArray[np.float32], scale: float | None) -> Answer:
+    """scale   what makes scores log-odds; None: they are probabilities"""
+    items, task, settings = question.items, question.task, question.settings
+    labels, several = class_labels(items)
+    options = {"resamples": settings.resamples, "seed": settings.seed}
+    names = list(task.class_names)
+    if several is not None:
+        scores = metrics.multilabel_scores(scores_NC, several, items.groups, **options)
+        rows = _rows(items)
+        for row, right, found in zip(rows, several, scores_NC, strict=True):
+            indices = np.flatnonzero(right).tolist()
+            row |= {"labels": indices, "scores": found.tolist()}
+            row["answer"] = ", ".join(names[index] for index in indices)
+        table = pa.Table.from_pylist(rows, schema=ITEMS)
+        return Answer(scores=scores, items=table, pictures_sha256={})
+    assert labels is not None
+    shares = scores_NC if scale is None else metrics.softmax(scores_NC * np.float32(scale))
+    shares = np.asarray(shares, np.float32)
+    scores = metrics.classification_scores(
+        scores_NC, labels, items.groups, probabilities_NC=shares, **options
+    )
+    confusion = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(confusion, (labels, scores_NC.argmax(axis=1)), 1)
+    rows = _answered(replace(items, labels_N=labels), scores_NC, [names] * len(items), shares)
+    return Answer(
+        scores=scores,
+        items=pa.Table.from_pylist(rows, schema=ITEMS),
+        pictures_sha256={},
+        confusion=confusion.tolist(),
+    )
+
+
+def _answered(
+    items: Items,
+    scores_NC: NDArray[np.float32],
+    names: Sequence[Sequence[str]],
+    shares_NC: NDArray[np.float32] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of items with one right answer. names   of each item's columns"""
+    assert items.labels_N is not None
+    rows = _rows(items)
+    chosen = scores_NC.argmax(axis=1)
+    shares = np.asarray(metrics.softmax(scores_NC) if shares_NC is None else shares_NC)
+    for index, row in enumerate(rows):
+        label, predicted, words = int(items.labels_N[index]), int(chosen[index]), names[index]
+        row |= {
+            "label": label,
+            "answer": words[label],
+            "predicted": predicted,
+            "predicted_text": words[predicted],
+            "confidence": float(shares[index, predicted]),
+            "is_right": label == predicted,
+            "scores": scores_NC[index, : len(words)].tolist(),
+        }
+    return rows
+
+
+def _rows(items: Items) -> list[dict[str, Any]]:
+    return [
+        {"item": item, "place": place, "picture": picture, "group": group}
+        for item, place, picture, group in zip(
+            items.ids, items.places, items.picture_ids, items.groups, strict=True
+        )
+    ]
