@@ -30,7 +30,8 @@ from biomedica.features import (
     figures_path,
     names,
 )
-from biomedica.models import Encoder, Fit, Pixels, open_encoder, short_name
+from biomedica.models import Encoder, open_encoder, short_name
+from biomedica.preprocessing import Fit, Pixels
 from biomedica.run import LeftOut, RunSettings, run_tasks
 from biomedica.run.engines import Engine
 

@@ -388,9 +388,10 @@ def _open_transformers(name: str, rest: str, device: str, fit: Fit) -> Encoder:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
     except ImportError:
         raise ConfigError("transformers: needs pip install 'biomedica[train]'") from None
+    images: Any = AutoImageProcessor
     try:
         model = AutoModel.from_pretrained(rest, dtype=torch.float32)
-        processor: Any = AutoImageProcessor.from_pretrained(rest)
+        processor = images.from_pretrained(rest)
         tokenizer: Any = AutoTokenizer.from_pretrained(rest)
     except Exception as error:  # transformers passes on whatever its hub raises
         raise _cannot_load(name, error) from error

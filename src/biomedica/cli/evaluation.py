@@ -301,32 +301,30 @@ def compare(
         lambda result: read_items(paths[id(result)]),
     )
     rows = [
-        {
-            "task": cell[0],
-            "protocol": cell[1],
-            "metric": each.metric,
-            "difference": each.difference,
-            "low": each.low,
-            "high": each.high,
-            "p": each.p,
-            "adjusted": each.adjusted,
-            "items": each.num_items,
-            "test": each.test,
-        }
-        for cell, each in seen.tasks.items()
+        {"task": task, "protocol": asked} | each.facts()
+        for (task, asked), each in seen.tasks.items()
     ]
     if common.json:
         print_json({"tasks": rows, "mean": seen.mean, "p": seen.p})
         return
     print(f"{model} minus {with_}, in points; p after Holm over {len(rows)} comparisons")
-    for row in rows:
-        low, high = ("" if v is None else f"{100 * v:+.1f}" for v in (row["low"], row["high"]))
-        interval = f"({low} to {high})" if low else ""
-        adjusted = "" if row["adjusted"] is None else f"p {row['adjusted']:.3f}"
-        print(
-            f"{row['task']:28} {row['protocol']:13} {row['metric']:18} "
-            f"{100 * row['difference']:+6.1f} {interval:20} {adjusted}"
+    for (task, asked), each in seen.tasks.items():
+        interval = (
+            "" if each.low is None else f"({100 * each.low:+.1f} to {100 * (each.high or 0):+.1f})"
         )
+        adjusted = "" if each.adjusted is None else f"p {each.adjusted:.3f}"
+        print(
+            f"{task:28} {asked:13} {each.metric:18} {100 * each.difference:+6.1f} {interval:20} {adjusted}"
+        )
+    if seen.mean is not None:
+        print(f"in the mean {_points(seen.mean)}, p {seen.p:.3f}")
+
+
+def _points(score: Score) -> str:
+    interval = (
+        "" if score.low is None else f" ({100 * score.low:+.1f} to {100 * (score.high or 0):+.1f})"
+    )
+    return f"{100 * score.value:+.1f}{interval}"
 
 
 @evaluation.command

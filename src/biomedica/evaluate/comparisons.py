@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
 
 import numpy as np
@@ -51,6 +51,15 @@ class Paired:
     """What the test compares with `null_P`; of most metrics the difference."""
     null_P: Reals = field(repr=False)
     """The same in random permutations of the models; empty where p is NaN."""
+
+    def facts(self) -> dict[str, object]:
+        """All but the resamples and permutations."""
+        left_out = ("replicates_R", "seen", "null_P")
+        return {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in left_out
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

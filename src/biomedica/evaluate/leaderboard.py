@@ -152,7 +152,9 @@ def published_for(
 
 def of_model(found: Found, model: str) -> dict[tuple[str, str], tuple[Path, Result]]:
     """Results of a model by task and protocol. Raises `ConfigError` for a model without any."""
-    chosen = {(r.task, r.protocol): (path, r) for path, r in found if r.model == model}
+    chosen: dict[tuple[str, str], tuple[Path, Result]] = {
+        (r.task, r.protocol): (path, r) for path, r in found if r.model == model
+    }
     if not chosen:
         known = ", ".join(sorted({result.model for _, result in found}))
         raise ConfigError(f"no results of model {model!r}; there are {known}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from biomedica.errors import EvaluationError
+from biomedica.errors import ConfigError, EvaluationError
 from biomedica.models import Vectors
 
 Floats = NDArray[np.float32]
@@ -147,8 +147,10 @@ class _Regression:
     """scikit-learn's, which warns where it stops before it has converged: fine for a grid of strengths."""
 
     def __init__(self, strength: float) -> None:
-        from sklearn.linear_model import LogisticRegression
-
+        try:
+            from sklearn.linear_model import LogisticRegression
+        except ImportError:
+            raise ConfigError("probes need scikit-learn: pip install 'biomedica[train]'") from None
         self._model = LogisticRegression(C=strength, max_iter=_STEPS, tol=1e-3)
 
     def fit(self, vectors: Vectors, labels: NDArray[np.generic]) -> _Regression:

@@ -162,7 +162,7 @@ def score_linear_probe(embeddings: Embeddings, question: Question) -> Answer:
 
 def score_knn(embeddings: Embeddings, question: Question) -> Answer:
     """Votes of the nearest training pictures."""
-    test, train, validation, digests = _labelled(embeddings, question)
+    test, train, _, digests = _labelled(embeddings, question)
     shares = probes.neighbours(train, test.vectors_ND, len(question.task.classes))
     answer = _of_classes(question, shares, None)
     return replace(answer, details={"train_items": len(train)}, pictures_sha256=digests)
@@ -310,10 +310,11 @@ def _of_classes(question: Question, scores_NC: NDArray[np.float32], scale: float
     """scale   what makes scores log-odds; None: they are probabilities"""
     items, task, settings = question.items, question.task, question.settings
     labels, several = class_labels(items)
-    options = {"resamples": settings.resamples, "seed": settings.seed}
     names = list(task.class_names)
     if several is not None:
-        scores = metrics.multilabel_scores(scores_NC, several, items.groups, **options)
+        scores = metrics.multilabel_scores(
+            scores_NC, several, items.groups, resamples=settings.resamples, seed=settings.seed
+        )
         rows = _rows(items)
         for row, right, found in zip(rows, several, scores_NC, strict=True):
             indices = np.flatnonzero(right).tolist()
@@ -325,7 +326,12 @@ def _of_classes(question: Question, scores_NC: NDArray[np.float32], scale: float
     shares = scores_NC if scale is None else metrics.softmax(scores_NC * np.float32(scale))
     shares = np.asarray(shares, np.float32)
     scores = metrics.classification_scores(
-        scores_NC, labels, items.groups, probabilities_NC=shares, **options
+        scores_NC,
+        labels,
+        items.groups,
+        probabilities_NC=shares,
+        resamples=settings.resamples,
+        seed=settings.seed,
     )
     confusion = np.zeros((len(names), len(names)), np.int64)
     np.add.at(confusion, (labels, scores_NC.argmax(axis=1)), 1)

@@ -90,15 +90,3 @@ def prompt_sets(task: Task, asked: str = "") -> Mapping[str, list[list[str]]]:
             )
         names = [asked, *(name for name in names if name != asked)]
     return {name: task.texts(name) for name in names}
-
-
-def probabilities(cosines_NC: Floats, scale: float) -> Floats:
-    """Softmax of the scaled cosines, over what is there (NaN: nothing)."""
-    scaled = np.where(np.isnan(cosines_NC), -np.inf, cosines_NC.astype(np.float64) * scale)
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-def predicted(cosines_NC: Floats) -> NDArray[np.int64]:
-    """Index of the highest; of equal ones, the first."""
-    return np.nanargmax(cosines_NC, axis=1)

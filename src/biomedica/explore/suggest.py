@@ -15,7 +15,8 @@ from biomedica.cluster.kmeans import Projection
 from biomedica.errors import ConfigError
 from biomedica.features import FeatureSet
 from biomedica.label import ClusterLabel, Status
-from biomedica.models import Encoder, Fit, open_encoder
+from biomedica.models import Encoder, open_encoder
+from biomedica.preprocessing import Fit
 from biomedica.records import Answer
 from biomedica.taxonomy import Taxonomy
 
