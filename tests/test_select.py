@@ -335,6 +335,8 @@ def test_sandbox_reaches_nothing_even_past_the_checks() -> None:
         ("keep = 3", "tables [[keep]]"),
         ("about = [", "no TOML"),
         ("seed = 3", "unknown setting seed"),
+        ("exclude = 3", "a path or a list of paths"),
+        ('exclude = [""]', "a path or a list of paths"),
         ('about = """\n[[keep]]\n"""', "no such line"),
     ],
 )
@@ -343,6 +345,39 @@ def test_recipes_that_are_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse_recipe(text, "made")
     assert said in str(error.value)
+
+
+def test_excluded_keys_are_left_out_first(
+    archive: Archive, rows: list[Row], tmp_path: Path
+) -> None:
+    """Keys of the lists are in no view; they are counted, and the lists are noted by digest."""
+    folder = tmp_path / "recipes"
+    tables = [row["key"] for row in rows if row["figure_kind"] == "table"]
+    write_file(folder / "a.txt", "".join(f"{key}\n" for key in tables).encode())
+    write_file(folder / "lists" / "b.txt", f"\n {rows[0]['key']}\r\nPMC1-1-nowhere\n".encode())
+    text = 'exclude = ["a.txt", "lists/b.txt"]\n' + rule("figure_kind = 'table'", "drop", "tables")
+    write_file(folder / "made.toml", text.encode())
+    found = select(archive, load_recipe(folder / "made.toml"), "made")
+    view = View.open(archive, "made")
+    assert set(view.table["key"].to_pylist()) == {r["key"] for r in rows} - {
+        *tables,
+        rows[0]["key"],
+    }
+    assert [(s.kind, s.refused) for s in found.steps] == [("exclude", len(tables) + 1), ("drop", 0)]
+    assert found.samples + refused(found) == found.live
+    assert found.notes == ("1 of the keys to exclude name no live sample",)
+    noted = view.counts["exclude"]
+    assert [each["keys"] for each in noted] == [len(tables), 2]
+    assert noted[0]["sha256"] == file_digest(folder / "a.txt")
+
+
+def test_lists_to_exclude_that_are_refused(archive: Archive, tmp_path: Path) -> None:
+    """A list that is missing, or is something else than keys, says so."""
+    for text, said in (("absent.txt", "No such file"), ("odd.txt", "is no key")):
+        write_file(tmp_path / "odd.txt", b"PMC1-1-a, PMC1-1-b\n")
+        recipe = parse_recipe(f'exclude = "{text}"\n', "made", tmp_path)
+        with pytest.raises(ConfigError, match=said):
+            select(archive, recipe, "made")
 
 
 def test_recipe_names() -> None:

@@ -66,7 +66,7 @@ class Splitting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a view holds. Steps come in this order: rules, dedup, caps, sample, split."""
+    """What a view holds. Steps come in this order: exclude, rules, dedup, caps, sample, split."""
 
     name: str
     about: str
@@ -82,6 +82,8 @@ class Recipe:
     caps: tuple[Cap, ...]
     sample: Sampling | None
     split: Splitting | None
+    exclude: tuple[Path, ...] = ()
+    """Lists of keys that are left out before anything else."""
 
 
 def list_recipes() -> list[Recipe]:
@@ -101,7 +103,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if given.endswith(".toml") or "/" in given:
         path = Path(given)
         try:
-            return parse_recipe(path.read_text(encoding="utf-8"), path.stem)
+            return parse_recipe(path.read_text(encoding="utf-8"), path.stem, path.parent)
         except OSError as error:
             raise ConfigError(f"recipe {path}: {error.strerror}") from None
         except UnicodeDecodeError as error:
@@ -114,14 +116,18 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     return parse_recipe(file.read_text(encoding="utf-8"), given)
 
 
-def parse_recipe(text: str, name: str) -> Recipe:
-    """The recipe that a TOML text states. name   what to call it in messages"""
+def parse_recipe(text: str, name: str, folder: Path = Path()) -> Recipe:
+    """The recipe that a TOML text states.
+
+    name     what to call it in messages
+    folder   that paths in it begin at
+    """
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"recipe {name} is no TOML: {error}") from None
     try:
-        return _recipe(content, text, name)
+        return _recipe(content, text, name, folder)
     except ConfigError as error:
         raise ConfigError(f"recipe {name}: {error}") from None
 
@@ -131,6 +137,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "labels": str,
     "clusters": str,
     "duplicates": bool,
+    "exclude": (str, list),
     "keep": list,
     "drop": list,
     "dedup": dict,
@@ -139,9 +146,11 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "split": dict,
 }
 _NUMBER = (int, float)
+_STEPS = ("exclude", "dedup", "sample")
+"""Of which a recipe has one at most: they are counted by these names."""
 
 
-def _recipe(content: dict[str, Any], text: str, name: str) -> Recipe:
+def _recipe(content: dict[str, Any], text: str, name: str, folder: Path) -> Recipe:
     _check(content, _KEYS, "")
     rules = _rules(content, text)
     caps = tuple(_cap(each) for each in _tables(content, "cap"))
@@ -165,7 +174,15 @@ def _recipe(content: dict[str, Any], text: str, name: str) -> Recipe:
         caps=caps,
         sample=_sample(content.get("sample")),
         split=split,
+        exclude=_exclude(content.get("exclude", []), folder),
     )
+
+
+def _exclude(given: str | list[Any], folder: Path) -> tuple[Path, ...]:
+    paths = [given] if isinstance(given, str) else given
+    if not all(isinstance(each, str) and each for each in paths):
+        raise ConfigError(f"exclude is {given!r}; a path or a list of paths is expected")
+    return tuple(folder / each for each in paths)
 
 
 def _check(table: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
@@ -181,6 +198,7 @@ def _check(table: Mapping[str, Any], known: Mapping[str, Any], where: str) -> No
                 int: "a whole number",
                 _NUMBER: "a number",
                 list: f"tables [[{key}]]",
+                (str, list): "a path or a list of paths",
                 dict: f"a table [{key}]",
             }[kind]
             raise ConfigError(f"{where}{key} is {value!r}; {wanted} is expected")
@@ -222,7 +240,7 @@ def _check_given(table: dict[str, Any], wanted: tuple[str, ...], what: str) -> N
 
 
 def _check_names(names: list[str]) -> None:
-    taken = [name for name in names if names.count(name) > 1 or name in ("dedup", "sample")]
+    taken = [name for name in names if names.count(name) > 1 or name in _STEPS]
     if taken:
         raise ConfigError(f"two steps are called {taken[0]!r}; counts are by name")
 

@@ -17,6 +17,7 @@ from biomedica.errors import ArchiveError, ConfigError
 from biomedica.label.propagate import names as label_names
 from biomedica.select.columns import COLUMNS, Kind
 from biomedica.select.conditions import Sandbox
+from biomedica.select.exclude import read_excluded
 from biomedica.select.index import Digests, Index, Shard, Source, Values, Wanted, ordered
 from biomedica.select.judge import WORKERS, Facts, Judge
 from biomedica.select.recipe import SPLITS, Recipe
@@ -58,7 +59,7 @@ class Step:
 
     name: str
     kind: str
-    """`keep`, `drop`, `dedup`, `cap` or `sample`."""
+    """`exclude`, `keep`, `drop`, `dedup`, `cap` or `sample`."""
     refused: int
     unknown: int = 0
     """Refused too, because the condition is null for them."""
@@ -134,6 +135,7 @@ class _Selection:
         self._caps = [
             sandbox.expression(cap.by, _whose(recipe, f"cap {cap.name!r}")) for cap in recipe.caps
         ]
+        self._excluded = read_excluded(recipe.exclude)
         self._notes: list[str] = []
         self._shards: Sequence[Shard] = finished_shards(archive)
         self._index = Index(archive, self._shards, tell)
@@ -241,6 +243,8 @@ class _Selection:
         recipe = self._recipe
         live = self._live()
         self._num_live = int(np.count_nonzero(live))
+        if recipe.exclude:
+            live = self._without_excluded(live)
         judged = self._judge.rules(recipe.rules, self._conditions, live)
         for rule, (refused, unknown) in zip(recipe.rules, judged.refused, strict=True):
             kind = "keep" if rule.keeps else "drop"
@@ -260,6 +264,18 @@ class _Selection:
             self._keep("sample", "sample", sampled(hashes, recipe.sample))
         if not len(self._rows):
             self._notes.append("the view is empty: no sample passed every step")
+
+    def _without_excluded(self, live: Mask) -> Mask:
+        keys = self._keys()
+        kept = live.copy()
+        for start, end in self._facts.batches:
+            kept[start:end] &= ~self._excluded.among(keys.arrow(start, end))
+        refused = int(np.count_nonzero(live ^ kept))
+        self._steps.append(Step(name="exclude", kind="exclude", refused=refused))
+        strangers = len(self._excluded.keys) - refused
+        if strangers > 0:
+            self._notes.append(f"{strangers:,} of the keys to exclude name no live sample")
+        return kept
 
     def _hashes(self, seed: int) -> NDArray[np.uint64]:
         return seeded(self._taken(HASH), seed)
@@ -346,6 +362,7 @@ class _Selection:
             "figures": {shard.name: shard.figures for shard in self._shards},
             "recipe_name": self._recipe.name,
             "recipe": hashlib.sha256(self._recipe.text.encode()).hexdigest(),
+            "exclude": list(self._excluded.files),
             **self._rest,
         }
 
