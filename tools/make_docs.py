@@ -79,6 +79,11 @@ COMMANDS = (
     "models configs",
     "models export",
     "settings",
+    "eval ls",
+    "eval validate",
+    "eval run",
+    "eval compare",
+    "eval leaderboard",
 )
 
 
