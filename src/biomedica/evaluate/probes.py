@@ -23,6 +23,8 @@ STRENGTHS = tuple(10.0**power for power in range(-4, 5))
 """Inverse regularisations that validation chooses among, coarsely; then between the best one's neighbours."""
 _FINER = (10**-0.5, 10**0.5)
 _STEPS = 1000
+_NEVER = -1e9
+"""Log-odds of a class that training has no item of."""
 _NEIGHBOURS, _TEMPERATURE = 20, 0.07
 
 
@@ -50,7 +52,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A fitted regression: log-odds of new vectors, (N, C). A class that training lacked has -inf."""
+    """A fitted regression: log-odds of new vectors, (N, C). A class that training lacked is never chosen."""
 
     scores: Callable[[Vectors], Floats]
     strength: float
@@ -125,7 +127,7 @@ def _fit(train: Labelled, strength: float, num_classes: int) -> Callable[[Vector
     model = _regression(strength).fit(train.vectors_ND, train.labels_N)
 
     def scores(vectors: Vectors) -> Floats:
-        found = np.full((len(vectors), num_classes), -np.inf, np.float32)
+        found = np.full((len(vectors), num_classes), _NEVER, np.float32)
         odds = model.decision_function(vectors)
         found[:, there] = np.stack([-odds / 2, odds / 2], 1) if odds.ndim == 1 else odds
         return found
@@ -137,8 +139,8 @@ def _binary(
     vectors_ND: Vectors, is_right_N: NDArray[np.bool_], strength: float
 ) -> Callable[[Vectors], Floats]:
     if is_right_N.all() or not is_right_N.any():
-        constant = np.float32(np.inf if is_right_N.all() else -np.inf)
-        return lambda vectors: np.full(len(vectors), np.clip(constant, -1e9, 1e9), np.float32)
+        constant = -_NEVER if is_right_N.all() else _NEVER
+        return lambda vectors: np.full(len(vectors), constant, np.float32)
     model = _regression(strength).fit(vectors_ND, is_right_N)
     return lambda vectors: np.asarray(model.decision_function(vectors), np.float32)
 
