@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 evaluation = App(name="eval", help="Score models on benchmark tasks, with intervals.")
 app.command(evaluation)
 
+Words = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
 Folders = Annotated[list[Path] | None, Parameter(name="--tasks-from", negative="")]
 
 
@@ -120,10 +121,10 @@ def run(
     models: Annotated[list[str], Parameter(negative="")],
     /,
     *,
-    tasks: Annotated[list[str] | None, Parameter(negative="")] = None,
+    tasks: Words = None,
     data: Path,
     out: Path,
-    protocols: Annotated[list[str] | None, Parameter(negative="")] = None,
+    protocols: Words = None,
     cache: Path | None = None,
     no_cache: Annotated[bool, Parameter(negative="")] = False,
     engine: Literal["inline", "local", "ray"] = "inline",

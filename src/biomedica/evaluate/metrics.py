@@ -153,7 +153,8 @@ def log_odds(scores_NC: Floats) -> Reals:
         # the best may be all of the sum: over the others by themselves
         np.put_along_axis(scores, best_N1, -np.inf, axis=1)
         next_N1 = scores.max(axis=1, keepdims=True)
-        rest_N1 = next_N1 + np.log(np.exp(scores - next_N1).sum(axis=1, keepdims=True))
+        from_N1 = np.where(np.isfinite(next_N1), next_N1, 0.0)  # -inf: the others have no share
+        rest_N1 = from_N1 + np.log(np.exp(scores - from_N1).sum(axis=1, keepdims=True))
     np.put_along_axis(found_NC, best_N1, top_N1 - rest_N1, axis=1)
     return np.asarray(found_NC)
 
