@@ -84,6 +84,7 @@ COMMANDS = (
     "eval run",
     "eval compare",
     "eval leaderboard",
+    "eval contamination",
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from biomedica.cluster.model import ClusterSettings
 from biomedica.duplicates import DuplicateSettings
 from biomedica.embed import EmbedSettings
-from biomedica.evaluate.settings import EvaluateSettings
+from biomedica.evaluate.settings import EvaluateSettings, LeakSettings
 from biomedica.explore.settings import LabelPageSettings
 from biomedica.export.settings import ExportSettings
 from biomedica.images import ImageSettings
@@ -42,6 +42,7 @@ class Settings:
     export: ExportSettings = field(default_factory=ExportSettings)
     stream: ReadSettings = field(default_factory=ReadSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    leaks: LeakSettings = field(default_factory=LeakSettings)
 
 
 def load_settings(path: Path | None = None, changes: list[str] | None = None) -> Settings:

@@ -215,12 +215,46 @@ def _crossed(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of hashes as pairs of pictures: each of the one's with each of the other's, up to a crowd."""
     wide, high = np.minimum(sizes_V[left_M], _CROWD), np.minimum(sizes_V[right_M], _CROWD)
-    each = np.repeat(np.arange(len(left_M)), wide * high)
-    place = np.arange(len(each)) - np.repeat(np.cumsum(wide * high) - wide * high, wide * high)
+    each, place = _counted(wide * high)
     return (
         starts_V[left_M[each]] + place // high[each],
         starts_V[right_M[each]] + place % high[each],
     )
+
+
+def _counted(sizes_M: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each index as often as its size says, and how many times it came before."""
+    each = np.repeat(np.arange(len(sizes_M)), sizes_M)
+    return each, np.arange(len(each)) - np.repeat(np.cumsum(sizes_M) - sizes_M, sizes_M)
+
+
+class NearHashes:
+    """Some hashes, in which those near others are found: exactly, by the blocks of `near_pairs`.
+
+    >>> known = NearHashes(np.array([0, 255], dtype=np.uint64), 3)
+    >>> known.near(np.array([7, 254], dtype=np.uint64))
+    (array([0, 1]), array([0, 1]))
+    """
+
+    def __init__(self, hashes_N: Hashes, bits: int) -> None:
+        self._bits, self._hashes = bits, hashes_N
+        self._sorted = []
+        for mask in _masks(bits):
+            order = np.argsort(hashes_N & mask, kind="stable")
+            self._sorted.append((mask, order, (hashes_N & mask)[order]))
+
+    def near(self, hashes_M: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Indices (P,) among the known ones and (P,) among these, of all pairs within the bits."""
+        codes = [np.empty(0, np.int64)]
+        for mask, order, parts in self._sorted:
+            first = np.searchsorted(parts, hashes_M & mask, side="left")
+            last = np.searchsorted(parts, hashes_M & mask, side="right")
+            each, place = _counted(last - first)
+            known = order[first[each] + place]
+            near = np.bitwise_count(self._hashes[known] ^ hashes_M[each]) <= self._bits
+            codes.append(np.unique(known[near] * len(hashes_M) + each[near]))
+        found = np.unique(np.concatenate(codes))
+        return found // max(1, len(hashes_M)), found % max(1, len(hashes_M))
 
 
 def _masks(bits: int) -> Iterator[np.uint64]:

@@ -127,7 +127,7 @@ def _read(image: Image.Image, data: bytes, settings: ImageSettings, md5: str | N
         converted, steps = _convert(image, data, steps, settings)
         width, height = converted.size
         jpeg = _encode(converted, settings)
-        small = converted.reduce(max(1, min(width, height) // (8 * _PHASH_SIDE))).convert("L")
+        small = small_grey(converted)
     else:
         small = _decoded_small(image, data)
         jpeg = data
@@ -374,6 +374,11 @@ def _cosines() -> NDArray[np.float32]:
     n = np.arange(_PHASH_SIDE)
     k = np.arange(8)[:, None]
     return np.cos(np.pi * k * (2 * n + 1) / (2 * _PHASH_SIDE)).astype(np.float32)
+
+
+def small_grey(image: Image.Image) -> Image.Image:
+    """A decoded picture as `perceptual_hash` takes it: grey, at a fraction of its size."""
+    return image.reduce(max(1, min(image.size) // (8 * _PHASH_SIDE))).convert("L")
 
 
 def perceptual_hash(gray: Image.Image) -> int:

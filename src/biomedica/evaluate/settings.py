@@ -47,3 +47,31 @@ class EvaluateSettings:
             raise ConfigError("evaluate.shots must be numbers of items, 1 or more each")
         if 1.0 not in self.shares or not all(0 < each <= 1 for each in self.shares):
             raise ConfigError("evaluate.shares must be parts above 0, 1.0 among them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakSettings:
+    """When a benchmark's picture counts as seen in training."""
+
+    phash_bits: int = 6
+    """Bits of the perceptual hash that may differ, as it is or mirrored."""
+    min_cosine: float = 0.6
+    """Smallest cosine of the features from which on two pictures are compared."""
+    candidates: int = 10
+    """Training pictures nearest by cosine (and by hash) that are compared with each of the benchmark's; while one of
+    that many is a leak, as many more are."""
+    verify: bool = True
+    """Compare the pictures themselves; without it hash and cosine decide alone."""
+    min_correlation: float = 0.6
+    """`verify`: of fine detail over what two pictures both show. Pictures below 64 pixels need more."""
+    cosine_alone: float = 0.98
+    """Smallest cosine where nothing is verified."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.phash_bits <= 8:
+            raise ConfigError(f"leaks.phash_bits is {self.phash_bits}; 0 to 8 is expected")
+        if self.candidates < 1:
+            raise ConfigError(f"leaks.candidates is {self.candidates}; 1 or more is expected")
+        for name in ("min_cosine", "cosine_alone", "min_correlation"):
+            if not -1 <= getattr(self, name) <= 1:
+                raise ConfigError(f"leaks.{name} is {getattr(self, name)}; -1 to 1 is expected")

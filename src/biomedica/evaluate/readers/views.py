@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from biomedica.archive import Archive
 from biomedica.errors import ArchiveError, ConfigError
@@ -85,19 +86,23 @@ def _samples(source: Source, options: ViewOptions, split: str | None) -> Samples
 
 
 class Shards:
-    """Members of a view's samples, by number."""
+    """Members of a view's samples, by number.
 
-    def __init__(self, samples: Samples) -> None:
-        self._samples = samples
+    chosen   numbers of the samples that are meant, which are then numbered anew; None: all
+    """
+
+    def __init__(self, samples: Samples, chosen: NDArray[np.int64] | None = None) -> None:
+        self._samples, self._chosen = samples, chosen
         self._places: dict[int, Place] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_samples": self._samples, "_places": self._places}
+        return {"_samples": self._samples, "_chosen": self._chosen, "_places": self._places}
 
     @cached_property
     def rows(self) -> Rows:
         """Where all of them are."""
-        return self._samples.take(np.arange(len(self._samples)))
+        chosen = self._chosen
+        return self._samples.take(np.arange(len(self._samples)) if chosen is None else chosen)
 
     @cached_property
     def _files(self) -> LocalFiles:
@@ -111,7 +116,8 @@ class Shards:
         """Shard of a sample."""
         return self._samples.shard_names[int(self.rows.shard[number])]
 
-    def _bytes(self, number: int, member: str) -> bytes:
+    def member(self, number: int, member: str) -> bytes:
+        """Of `jpg`, `txt` and `json` one. Raises `ArchiveError`."""
         place = self._place(int(self.rows.shard[number]))
         if place.is_remote:
             raise ArchiveError(
@@ -131,9 +137,9 @@ class Shards:
     def caption(self, number: int) -> str:
         """Its text, or the caption of its JSON where it has none."""
         if self.rows.txt_size[number]:
-            return self._bytes(number, "txt").decode("utf-8", "replace")
+            return self.member(number, "txt").decode("utf-8", "replace")
         try:
-            said = json.loads(self._bytes(number, "json") or b"{}")
+            said = json.loads(self.member(number, "json") or b"{}")
         except ValueError:
             return ""
         return str(said.get("caption") or "") if isinstance(said, dict) else ""
@@ -141,7 +147,7 @@ class Shards:
     def picture(self, number: int) -> bytes:
         """JPEG of a sample. Raises `OSError`."""
         try:
-            return self._bytes(number, "jpg")
+            return self.member(number, "jpg")
         except ArchiveError as error:
             raise OSError(str(error)) from None
 
