@@ -89,7 +89,7 @@ def test_batches_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     images, texts = drawn(100)
     captions = [str(i // 2) for i in range(100)]
     whole = score(images, texts, captions, captions)
-    monkeypatch.setattr("biomedica.train.retrieval._QUERIES", 7)
+    monkeypatch.setattr("biomedica.ranks._BLOCK", 7 * 100)
     assert score(images, texts, captions, captions) == whole
 
 
