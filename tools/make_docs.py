@@ -85,6 +85,7 @@ COMMANDS = (
     "eval compare",
     "eval leaderboard",
     "eval contamination",
+    "eval report",
 )
 
 

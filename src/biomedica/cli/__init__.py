@@ -6,11 +6,21 @@ import logging
 import signal
 import sys
 
-from biomedica.cli import annotate, archive, datasets, evaluation, labels, training
+from biomedica.cli import annotate, archive, datasets, evaluation, labels, leaks, training
 from biomedica.cli.options import FAULT, INTERRUPTED, TERMINATED, USAGE, app
 from biomedica.errors import BiomedicaError, ConfigError
 
-__all__ = ["annotate", "app", "archive", "datasets", "evaluation", "labels", "main", "training"]
+__all__ = [
+    "annotate",
+    "app",
+    "archive",
+    "datasets",
+    "evaluation",
+    "labels",
+    "leaks",
+    "main",
+    "training",
+]
 
 
 def main() -> None:

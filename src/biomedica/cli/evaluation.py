@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from biomedica.evaluate.results import Score
     from biomedica.evaluate.tasks import Task
     from biomedica.evaluate.validate import Validation
+    from biomedica.scoreboard import PictureSource
 
 evaluation = App(name="eval", help="Score models on benchmark tasks, with intervals.")
 app.command(evaluation)
@@ -26,7 +27,8 @@ Words = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True
 Folders = Annotated[list[Path] | None, Parameter(name="--tasks-from", negative="")]
 
 
-def _tasks(words: Sequence[str], folders: Sequence[Path] | None) -> list[Task]:
+def chosen(words: Sequence[str], folders: Sequence[Path] | None) -> list[Task]:
+    """Tasks by name, suite, specialty or kind; all for no words."""
     from biomedica.evaluate.tasks import choose, load_tasks
 
     return choose(load_tasks(folders or ()), words)
@@ -49,7 +51,7 @@ def ls(
     tasks_from
         Folder of further task files, or one file. May be repeated.
     """
-    found = _tasks(tasks or (), tasks_from)
+    found = chosen(tasks or (), tasks_from)
     if common.json:
         print_json([{**_plain(task), "digest": task.digest} for task in found])
         return
@@ -90,7 +92,7 @@ def validate(
     """
     from biomedica.evaluate.validate import validate as look
 
-    found = [look(task, data, decode) for task in _tasks(tasks or (), tasks_from)]
+    found = [look(task, data, decode) for task in chosen(tasks or (), tasks_from)]
     if common.json:
         print_json([_facts(each) for each in found])
     else:
@@ -172,7 +174,7 @@ def run(
         raise ConfigError(f"unknown protocol {unknown[0]!r}; known are {', '.join(SCORERS)}")
     grid = Grid(
         models=_named(models),
-        tasks=tuple(_tasks(tasks or (), tasks_from)),
+        tasks=tuple(chosen(tasks or (), tasks_from)),
         protocols=tuple(protocols or ()),
         data=data,
         run=out,
@@ -260,10 +262,11 @@ def _cell_text(cell: Any) -> str:
         return f"{head} {cell.state}: {cell.message}"
     result = read_result(Path(cell.path))
     kept = ", kept" if cell.state == "kept" else ""
-    return f"{head} {result.main} {_score_text(result.score)}, {result.num_items:,} items{kept}"
+    return f"{head} {result.main} {score_text(result.score)}, {result.num_items:,} items{kept}"
 
 
-def _score_text(score: Score) -> str:
+def score_text(score: Score) -> str:
+    """A score in percent, with its interval and what guessing gives."""
     interval = "" if score.low is None else f" ({score.low:.1%} to {score.high:.1%})"
     guess = "" if score.chance is None else f" by chance {score.chance:.1%}"
     return f"{score.value:.1%}{interval}{guess}"
@@ -378,7 +381,7 @@ def _table_text(table: Table) -> str:
     for each in table.standings:
         lines.append(f"  {each.letters:4} {each.model}")
         for name, score in each.means.items():
-            lines.append(f"         {name:24} {_score_text(score)}")
+            lines.append(f"         {name:24} {score_text(score)}")
     return "\n".join(lines)
 
 
@@ -395,137 +398,50 @@ def _published_text(found: Sequence[PublishedScore]) -> str:
 
 
 @evaluation.command
-def contamination(
-    archive: Path,
-    view: str,
-    task: str,
+def report(
+    runs: Annotated[list[Path], Parameter(negative="")],
     /,
     *,
-    data: Path,
-    split: str | None = None,
-    part: str = "test",
-    features: str | None = None,
-    encoder: str | None = None,
-    cache: Path | None = None,
-    out: Path | None = None,
-    run: Annotated[list[Path] | None, Parameter(negative="")] = None,
+    to: Path | None = None,
+    data: Path | None = None,
     tasks_from: Folders = None,
+    published: Annotated[bool, Parameter(negative="")] = False,
     common: Common = COMMON,
 ) -> None:
-    """Look for a task's pictures among the samples of a view: by bytes, hashes, vectors and article ids.
+    """Write the results of some runs as one HTML page that needs nothing else.
 
     Parameters
     ----------
-    archive
-        The archive's folder.
-    view
-        Its view that a model is trained on.
-    task
-        Name of a task.
+    runs
+        Folders of results.
+    to
+        The page; `report.html` in the first run by default.
     data
-        Folder that the task's path begins at.
-    split
-        Split of the view, such as `train`; all of it by default.
-    part
-        Split of the task.
-    features
-        Feature set of the archive (`biomedica embed`); without it vectors are not compared.
-    encoder
-        Encoder that made the features, where it stands elsewhere now. `embed.fit` and `embed.pooling` are as they were
-        then.
-    cache
-        Folder of embeddings; none are kept by default.
-    out
-        Folder for `leaks.parquet`, `leaks.json` and `exclude.txt`, the list that a recipe leaves out (`exclude`).
-    run
-        Folder of results (`eval run`): show the task's scores with and without the leaked items. May be repeated.
+        Folder that the tasks' paths begin at, for pictures of the mistakes; without it they are told in words.
     tasks_from
         Folder of further task files, or one file. May be repeated.
+    published
+        Show published scores of the same tasks too. They are marked, and enter no mean, interval or test.
     """
-    from dataclasses import asdict
+    from biomedica.evaluate.published_scores import load_published
+    from biomedica.scoreboard import write_scores_page
 
-    from biomedica.archive import Archive
-    from biomedica.evaluate.leaks import contamination as look
-    from biomedica.evaluate.leaks import describe, facts, write_leaks
-    from biomedica.evaluate.readers import read_items
-    from biomedica.flow import Progress
-
-    found = _tasks([task], tasks_from)
-    if len(found) != 1:
-        raise ConfigError(f"{task!r} names {len(found)} tasks; name one of them")
-    home = Archive(archive)
-    home.info()
-    items = read_items(found[0], data, part)
-    embeddings = _embeddings_of(home, features, encoder, cache, common)
-    with listener(common) as tell:
-        leaks = look(
-            home,
-            view,
-            split,
-            items,
-            common.settings().leaks,
-            features,
-            embeddings,
-            lambda stage, done, total: tell(
-                Progress(stage=stage, done=done, total=total, unit=stage)
-            ),
-        )
-    if out is not None:
-        write_leaks(out, leaks)
-    scores = _scores_without(run or (), found[0].name, part, leaks.items())
-    if common.json:
-        plain = [
-            {**each, "scores": {name: asdict(score) for name, score in each["scores"].items()}}
-            for each in scores
-        ]
-        print_json({**facts(leaks), "scores": plain})
-        return
-    print("\n".join(describe(leaks)))
-    for each in scores:
-        said = ", ".join(f"{name} {_score_text(score)}" for name, score in each["scores"].items())
-        print(f"{each['model']:24} {each['protocol']:13} {each['metric']}: {said}")
-    if out is not None:
-        print(f"the pairs: {out / 'leaks.parquet'}; keys to leave out: {out / 'exclude.txt'}")
-
-
-def _embeddings_of(
-    archive: Any, features: str | None, encoder: str | None, cache: Path | None, common: Common
-) -> Any:
-    """What embeds a benchmark as an archive's features were made; None without features."""
-    if features is None:
-        if encoder is not None:
-            raise ConfigError(
-                "--encoder without --features: name the archive's features to compare"
-            )
-        return None
-    from biomedica.evaluate.embeddings import Embeddings
-    from biomedica.features import the_set
-    from biomedica.models import open_encoder
-
-    settings, known = common.settings(), the_set(archive, features)
-    model = open_encoder(
-        encoder or str(known.info["encoder"]),
-        device=settings.evaluate.device,
-        fit=settings.embed.fit,
-        pooling=settings.embed.pooling,
+    path = write_scores_page(
+        runs,
+        to or runs[0] / "report.html",
+        pictures=None if data is None else _pictures(data, tasks_from),
+        published=load_published() if published else (),
     )
-    return Embeddings(model, cache, settings.evaluate.batch)
+    if common.json:
+        print_json({"page": str(path), "bytes": path.stat().st_size})
+        return
+    print(f"the page: {path}")
 
 
-def _scores_without(
-    runs: Sequence[Path], task: str, part: str, leaked: set[str]
-) -> list[dict[str, Any]]:
-    """Of each result on the task, its main metric with and without the leaked items."""
-    from biomedica.evaluate.leaks import with_and_without
-    from biomedica.evaluate.results import read_items, read_results
+def _pictures(data: Path, folders: Sequence[Path] | None) -> PictureSource:
+    """Items of the known tasks; None for a task that no file states."""
+    from biomedica.evaluate.readers import read_items
+    from biomedica.evaluate.tasks import load_tasks
 
-    return [
-        {
-            "model": result.model,
-            "protocol": result.protocol,
-            "metric": result.main,
-            "scores": with_and_without(result, read_items(path), leaked),
-        }
-        for path, result in (read_results(runs) if runs else ())
-        if result.task == task and result.split == part
-    ]
+    tasks = load_tasks(folders or ())
+    return lambda task, split: read_items(tasks[task], data, split) if task in tasks else None
