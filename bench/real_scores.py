@@ -18,8 +18,8 @@ from datetime import date
 from pathlib import Path
 
 from biomedica.evaluate.comparisons import compare_models
-from biomedica.evaluate.leaderboard import of_model
 from biomedica.evaluate.results import Score, read_items, read_results
+from biomedica.evaluate.standings import of_model
 from real_run import LIT, Bench, logged, server
 from real_source import make_archives
 from run import ROOT, machine, row

@@ -21,12 +21,12 @@ from biomedica.errors import ConfigError, EvaluationError
 from biomedica.evaluate import run as running
 from biomedica.evaluate.embeddings import Embeddings
 from biomedica.evaluate.items import Items, open_picture
-from biomedica.evaluate.leaderboard import leaderboard, published_for
-from biomedica.evaluate.published_scores import load_published
+from biomedica.evaluate.published_scores import load_published, published_for
 from biomedica.evaluate.results import Result, Score, read_items, read_results
 from biomedica.evaluate.retrieval import retrieve
 from biomedica.evaluate.run import Cell, Grid, failures, run_grid
 from biomedica.evaluate.settings import EvaluateSettings
+from biomedica.evaluate.standings import ALL, boards_of
 from biomedica.evaluate.tasks import Prompts, Task, choose, load_tasks, parse_task
 from biomedica.models import unit
 from biomedica.preprocessing import Preprocessing
@@ -301,16 +301,18 @@ def test_leaderboard_means_shared_tasks_only_and_keeps_published_apart(tmp_path:
     )
     ran_cells = list(run_grid(grid, open_engine("inline", None, None)))
     assert {cell.state for cell in ran_cells} == {"scored"}
-    (table,) = leaderboard(read_results([grid.run]))
-    assert table.tasks == ("colours", "lc25000-lung") and not table.left_out
-    assert {s.model for s in table.standings} == {"colours", "tiny"}
-    for standing in table.standings:
-        values = [score.value for score in standing.scores.values()]
-        assert standing.means["all"].value == pytest.approx(np.mean(values))
-        assert set(standing.means) == {"all", "none", "pathology"} and standing.letters
+    found = read_results([grid.run])
+    (board,) = boards_of(found)
+    assert board.tasks == ("colours", "lc25000-lung") and not board.left_out
+    assert {s.model for s in board.standings} == {"colours", "tiny"}
+    for standing in board.standings:
+        values = [result.score.value for _, result in found if result.model == standing.model]
+        assert standing.means[ALL].value == pytest.approx(np.mean(values))
+        assert set(standing.means) == {ALL, "none", "pathology"} and standing.letters[ALL]
     Path(next(c.path for c in ran_cells if c.model == "tiny" and c.task == "colours")).unlink()
-    (table,) = leaderboard(read_results([grid.run]))
-    assert table.tasks == ("lc25000-lung",) and table.left_out == ("colours",)
+    (board,) = boards_of(read_results([grid.run]))
+    assert board.columns[0].tasks == ("lc25000-lung",)
+    assert [(each.task, each.why) for each in board.left_out] == [("colours", "not scored: tiny")]
     published = published_for(load_published(), ["lc25000-lung"])
     assert published and all(each.task == "lc25000-lung" for each in published)
 

@@ -48,7 +48,7 @@ ORDER = (
     "images",
     "parse",
     "settings",
-    "records errors ranks preprocessing",
+    "records errors numbering ranks preprocessing",
 )
 """From top to bottom; modules of one line do not import each other, but for the named exceptions."""
 SIDEWAYS = {

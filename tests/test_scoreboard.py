@@ -12,15 +12,14 @@ import pytest
 from biomedica.cli import app
 from biomedica.errors import ConfigError, DataMissingError, EvaluationError
 from biomedica.evaluate.items import Items
-from biomedica.evaluate.leaderboard import leaderboard
 from biomedica.evaluate.metrics import ece
 from biomedica.evaluate.published_scores import PublishedScore
 from biomedica.evaluate.results import read_items, read_result, read_results
+from biomedica.evaluate.standings import boards_of
 from biomedica.scoreboard import write_scores_page
 from biomedica.scoreboard.answers import calibration_of, matrix_of, recall_curves, recalls_of
 from biomedica.scoreboard.marks import marks_of
 from biomedica.scoreboard.mistakes import Thumbnails
-from biomedica.scoreboard.standings import ALL, boards_of
 from score_runs import (
     Asked,
     pictures_of,
@@ -142,20 +141,6 @@ def test_scores_of_results_stand_on_it(run: Path, page: str) -> None:
         assert f"{100 * score.value:.1f}" in text
         assert f"({100 * (score.low or 0):.1f}–{100 * (score.high or 0):.1f})" in text
         assert result.encoder["digest"][:12] in text and result.title in text
-
-
-def test_standings_are_those_of_the_leaderboard(run: Path) -> None:
-    found = read_results([run])
-    theirs = {each.protocol: each for each in leaderboard(found)}
-    for board in boards_of(found):
-        table = theirs[board.protocol]
-        assert {each.task for each in board.left_out} == set(table.left_out)
-        assert [each.model for each in board.standings] == [each.model for each in table.standings]
-        for own, other in zip(board.standings, table.standings, strict=True):
-            assert own.letters[ALL] == other.letters
-            assert own.means[ALL] == other.means["all"]
-            for column in board.columns[1:]:
-                assert own.means[column.name] == other.means[column.name]
 
 
 def test_means_are_over_shared_tasks_and_the_page_says_so(run: Path, page: str) -> None:

@@ -39,7 +39,7 @@ class Encoder(Protocol):
     name: str
     """As it was asked for."""
     digest: str
-    """SHA-256 over weights and preprocessing, in hex: same digest, same vectors."""
+    """SHA-256 over weights, layers and preprocessing, in hex: same digest, same vectors but for rounding."""
     dims: int
     preprocessing: Preprocessing
     text_digest: str
@@ -245,7 +245,7 @@ class TorchEncoder:
         self._model = model.eval().to(self._device)
         self._image, self._text, self._tokenize = encode_image, encode_text, tokenize
         self.scale = scale
-        self.digest = _digest(_weights_digest(self._model), preprocessing)
+        self.digest = _digest(_weights_digest(self._model) + _layers(self._model), preprocessing)
         self.text_digest = ""
         if tokenize is not None:
             probe = tokenize([_PROBE])["input_ids"].tolist()
@@ -289,6 +289,34 @@ def _weights_digest(model: Any) -> bytes:
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
         digest.update(values.flatten().view(_bytes_type()).numpy().data)
     return digest.digest()
+
+
+def _layers(model: Any) -> bytes:
+    """What a model does with its weights: the type of each layer, and what it was made with.
+
+    Two models may have the same weights and say something else: `QuickGELU`, the pooling of tokens, the
+    epsilon of a norm.
+    """
+    lines = []
+    for name, layer in model.named_modules():
+        kind = type(layer)
+        lines.append(f"{name} {kind.__module__}.{kind.__qualname__} {layer.extra_repr()}")
+        if kind.__module__.startswith("torch."):
+            continue  # its extra_repr tells all of it, its other attributes change with versions of torch
+        lines += [
+            f"{name} {attribute}={getattr(value, '__qualname__', value)!r}"
+            for attribute, value in sorted(vars(layer).items())
+            if attribute != "training" and attribute[0] != "_" and _is_plain(value)
+        ]
+    return "\n".join(lines).encode()
+
+
+def _is_plain(value: object) -> bool:
+    """A setting that is written the same way each time: a number, a word, several of them, a function."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    is_function = callable(value) and hasattr(value, "__qualname__")
+    return is_function or isinstance(value, bool | int | float | str | None)
 
 
 def _bytes_type() -> Any:

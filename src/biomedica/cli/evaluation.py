@@ -13,9 +13,9 @@ from biomedica.cli.options import COMMON, FAULT, Common, app, listener, print_js
 from biomedica.errors import ConfigError
 
 if TYPE_CHECKING:
-    from biomedica.evaluate.leaderboard import Table
     from biomedica.evaluate.published_scores import PublishedScore
     from biomedica.evaluate.results import Score
+    from biomedica.evaluate.standings import Board
     from biomedica.evaluate.tasks import Task
     from biomedica.evaluate.validate import Validation
     from biomedica.scoreboard import PictureSource
@@ -293,8 +293,8 @@ def compare(
         Name of the other.
     """
     from biomedica.evaluate.comparisons import compare_models
-    from biomedica.evaluate.leaderboard import of_model
     from biomedica.evaluate.results import read_items, read_results
+    from biomedica.evaluate.standings import of_model
 
     found = read_results(run)
     one, other = of_model(found, model), of_model(found, with_)
@@ -348,13 +348,12 @@ def leaderboard(
     published
         Show published scores of the same tasks too. They are marked, and enter no mean, interval or test.
     """
-    from biomedica.evaluate.leaderboard import leaderboard as rank
-    from biomedica.evaluate.leaderboard import published_for
-    from biomedica.evaluate.published_scores import load_published
+    from biomedica.evaluate.published_scores import load_published, published_for
     from biomedica.evaluate.results import read_results
+    from biomedica.evaluate.standings import boards_of
 
     found = read_results(run)
-    tables = rank(found)
+    boards = boards_of(found)
     others = (
         published_for(load_published(), sorted({r.task for _, r in found})) if published else []
     )
@@ -363,25 +362,25 @@ def leaderboard(
 
         print_json(
             {
-                "measured": [asdict(each) for each in tables],
+                "measured": [asdict(each) for each in boards],
                 "published": [asdict(each) for each in others],
             }
         )
         return
-    for table in tables:
-        print(_table_text(table))
+    for board in boards:
+        print(_board_text(board))
     if published:
         print(_published_text(others))
 
 
-def _table_text(table: Table) -> str:
-    lines = [f"{table.protocol}: means over {len(table.tasks)} tasks"]
-    if table.left_out:
-        lines.append(f"  not in the means (some model lacks them): {', '.join(table.left_out)}")
-    for each in table.standings:
-        lines.append(f"  {each.letters:4} {each.model}")
-        for name, score in each.means.items():
-            lines.append(f"         {name:24} {score_text(score)}")
+def _board_text(board: Board) -> str:
+    shared = board.columns[0].tasks if board.columns else ()
+    lines = [f"{board.protocol}: means over {len(shared)} of {len(board.tasks)} tasks"]
+    lines += [f"  not in the means: {each.task}, {each.why}" for each in board.left_out]
+    for standing in board.standings:
+        lines.append(f"  {standing.model}")
+        for name, score in standing.means.items():
+            lines.append(f"    {standing.letters[name]:4} {name:24} {score_text(score)}")
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, t
 
 from biomedica.evaluate.measures import Counts, Measure, Reals, Sums
+from biomedica.numbering import numbered
 
 RESAMPLES = 2000
 CELLS = 2_000_000
@@ -71,8 +72,8 @@ class Draws:
 
 def draws(groups: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> Draws:
     """Resamples of groups. groups   of each item, the name of its patient, slide or article"""
-    names, group_of_N = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
-    return Draws(group_of_N.astype(np.int64), len(names), resamples, seed)
+    names, group_of_N = numbered(groups)
+    return Draws(group_of_N, len(names), resamples, seed)
 
 
 def full_value(measure: Measure, num_groups: int) -> float:

@@ -189,7 +189,6 @@ def classification_scores(
     labels_N: Indices,
     groups: Sequence[str],
     *,
-    probabilities_NC: Floats | None = None,
     options_differ: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -199,21 +198,17 @@ def classification_scores(
     `ece` has no interval: it is above the truth on few items, most so for a model that is well calibrated,
     and resampling shows only some of that.
 
-    probabilities_NC  what confidence and ROC curves are made of; the softmax of the scores by default
-    options_differ    each item has its own options, so that a column means nothing by itself: metrics over
-                      classes are left out. A score of -inf stands for an option that an item has not
+    options_differ   each item has its own options, so that a column means nothing by itself: metrics over
+                     classes are left out. A score of -inf stands for an option that an item has not
     """
     _check(scores_NC, labels_N, groups)
     group_of_N, num_classes = draws(groups).group_of_N, scores_NC.shape[1]
-    if probabilities_NC is None:
-        probabilities_NC, logits_NC = softmax(scores_NC), scores_NC
-    else:
-        with np.errstate(divide="ignore"):
-            logits_NC = np.log(probabilities_NC)
     rank_N = rank_of_label(scores_NC, labels_N)
     predicted_N = scores_NC.argmax(axis=1)
-    confidence_N = probabilities_NC[np.arange(len(labels_N)), predicted_N]
-    num_options_N = np.isfinite(scores_NC).sum(axis=1)
+    confidence_N = softmax(scores_NC)[np.arange(len(labels_N)), predicted_N]
+    num_options_N = np.full(len(labels_N), num_classes)
+    if options_differ:
+        num_options_N = np.isfinite(scores_NC).sum(axis=1)
     named: dict[str, tuple[Measure, float | None]] = {
         "accuracy": (
             measures.proportion(rank_N == 1, group_of_N),
@@ -224,7 +219,7 @@ def classification_scores(
         chance = float(np.minimum(1, 5 / num_options_N).mean())
         named["accuracy@5"] = measures.proportion(rank_N <= 5, group_of_N), chance
     if not options_differ:
-        named |= _over_classes(predicted_N, logits_NC, labels_N, group_of_N)
+        named |= _over_classes(predicted_N, scores_NC, labels_N, group_of_N)
     found = _scores(named, groups, resamples, seed)
     return found | {"ece": Score(value=ece(confidence_N, rank_N == 1))}
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from biomedica.errors import ConfigError, EvaluationError
 from biomedica.models import Vectors
+from biomedica.numbering import numbered
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -98,13 +99,17 @@ def _best(tried: dict[float, float]) -> float:
     return min(numbers or tried, key=lambda k: (-tried[k] if np.isfinite(tried[k]) else 0.0, k))
 
 
-def _scale(vectors_ND: Vectors) -> tuple[Vectors, Vectors]:
-    """Mean and deviation of each dimension, so that one grid of regularisations suits all models."""
-    spread = vectors_ND.std(axis=0)
-    return vectors_ND.mean(axis=0), np.where(spread > 1e-6, spread, 1.0).astype(np.float32)
+def _scale(vectors_ND: Vectors) -> tuple[Vectors, np.float32]:
+    """Mean of each dimension and one deviation for all, so that one grid of regularisations suits all models.
+
+    A deviation for each dimension would blow up those that a few shots happen to agree in.
+    """
+    mean_D = vectors_ND.mean(axis=0)
+    spread = np.sqrt(np.mean((vectors_ND - mean_D) ** 2))
+    return mean_D, np.float32(spread if spread > 1e-6 else 1.0)
 
 
-def _scaled(some: Labelled, mean: Vectors, spread: Vectors) -> Labelled:
+def _scaled(some: Labelled, mean: Vectors, spread: np.float32) -> Labelled:
     return Labelled(
         vectors_ND=(some.vectors_ND - mean) / spread,
         labels_N=some.labels_N,
@@ -200,7 +205,7 @@ def shots(train: Labelled, number: int, seed: int) -> Labelled:
 def share(train: Labelled, fraction: float, seed: int) -> Labelled:
     """A part of the groups (patients, slides) by chance, at least one item of each class."""
     random = np.random.default_rng([seed, round(fraction * 1e6)])
-    names, group_N = np.unique(np.array(train.groups), return_inverse=True)
+    names, group_N = numbered(train.groups)
     place_G = random.permutation(len(names))
     taken = place_G[group_N] < max(1, round(fraction * len(names)))
     if train.labels_N is not None:
@@ -214,7 +219,7 @@ def share(train: Labelled, fraction: float, seed: int) -> Labelled:
 def held_out(train: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
     """A training set without a part of its groups, and that part: where a task has no validation."""
     random = np.random.default_rng(seed)
-    names, group_N = np.unique(np.array(train.groups), return_inverse=True)
+    names, group_N = numbered(train.groups)
     if len(names) < 2:
         raise EvaluationError("training has one group only; none can be held out to choose by")
     place_G = random.permutation(len(names))

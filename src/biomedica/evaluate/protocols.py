@@ -19,6 +19,7 @@ from biomedica.evaluate.results import ITEMS, Protocol, Score
 from biomedica.evaluate.retrieval import RECALLS, embed_captions, retrieve
 from biomedica.evaluate.settings import EvaluateSettings
 from biomedica.evaluate.tasks import Task
+from biomedica.numbering import numbered
 
 Read = Callable[[str], Items | None]
 """The items of a split; None where the task has none such."""
@@ -77,10 +78,11 @@ def score_zero_shot(embeddings: Embeddings, question: Question) -> Answer:
         name: zero_shot.by_class(embeddings, task, images, texts) for name, texts in sets.items()
     }
     first = next(iter(sets))
-    values = {name: _main(question, each.cosines_NC) for name, each in by_set.items()}
+    scale = embeddings.encoder.scale
+    values = {name: _main(question, each.cosines_NC, scale) for name, each in by_set.items()}
     templates = zero_shot.by_template(embeddings, task, images, sets[first])
-    alone = [_main(question, each) for each in templates]
-    answer = _of_classes(question, by_set[first].cosines_NC, embeddings.encoder.scale)
+    alone = [_main(question, each, scale) for each in templates]
+    answer = _of_classes(question, by_set[first].cosines_NC * np.float32(scale))
     prompts = {
         "used": first,
         "texts": by_set[first].texts,
@@ -135,7 +137,12 @@ def score_retrieval(embeddings: Embeddings, question: Question) -> Answer:
 
 def score_linear_probe(embeddings: Embeddings, question: Question) -> Answer:
     """A regression on all of the training split; and on parts of it, drawn with several seeds."""
-    test, train, validation, digests = _labelled(embeddings, question)
+    found, digests = _labelled(embeddings, question, ("test", "train", "validation"))
+    if "validation" not in found:
+        found["train"], found["validation"] = probes.held_out(
+            found["train"], _HELD_OUT, question.settings.seed
+        )
+    test, train, validation = found["test"], found["train"], found["validation"]
     settings, count = question.settings, len(question.task.classes)
     probe = probes.linear_probe(train, validation, count, _judge(question.task))
     shares = {}
@@ -150,7 +157,7 @@ def score_linear_probe(embeddings: Embeddings, question: Question) -> Answer:
             values.append(_judge(question.task)(fitted(test.vectors_ND), test))
         if values:
             shares[f"{each:g}"] = probes.mean_and_spread(values)
-    answer = _of_classes(question, probe.scores(test.vectors_ND), 1.0)
+    answer = _of_classes(question, probe.scores(test.vectors_ND))
     details = {
         "strength": probe.strength,
         "validation": {f"{k:.3g}": v for k, v in sorted(probe.tried.items())},
@@ -162,31 +169,50 @@ def score_linear_probe(embeddings: Embeddings, question: Question) -> Answer:
 
 def score_knn(embeddings: Embeddings, question: Question) -> Answer:
     """Votes of the nearest training pictures."""
-    test, train, _, digests = _labelled(embeddings, question)
+    found, digests = _labelled(embeddings, question, ("test", "train"))
+    test, train = found["test"], found["train"]
     shares = probes.neighbours(train, test.vectors_ND, len(question.task.classes))
-    answer = _of_classes(question, shares, None)
+    with np.errstate(divide="ignore"):
+        answer = _of_classes(question, np.log(shares))
     return replace(answer, details={"train_items": len(train)}, pictures_sha256=digests)
 
 
 def score_few_shot(embeddings: Embeddings, question: Question) -> Answer:
     """A regression on a few pictures of each class, drawn with several seeds. C is scikit-learn's 1."""
-    test, train, _, digests = _labelled(embeddings, question)
+    found, digests = _labelled(embeddings, question, ("test", "train"))
+    test, train = found["test"], found["train"]
     settings, count = question.settings, len(question.task.classes)
     numbers, last = {}, None
     for each in settings.shots:
         values = []
         for seed in range(settings.shot_seeds):
             some = probes.shots(train, each, settings.seed + seed)
-            found = probes.probe_at(some, 1.0, count)(test.vectors_ND)
-            values.append(_judge(question.task)(found, test))
-            last = found if seed == 0 else last
+            odds_NC = probes.probe_at(some, 1.0, count)(test.vectors_ND)
+            values.append(_judge(question.task)(odds_NC, test))
+            last = odds_NC if seed == 0 else last
         numbers[str(each)] = probes.mean_and_spread(values)
     assert last is not None
-    answer = _of_classes(question, last, 1.0)
+    answer = _of_classes(question, last)
     details = {"shots": numbers, "scored": f"{settings.shots[-1]} shots, first seed"}
     return replace(answer, details=details, pictures_sha256=digests)
 
 
+SPLITS: Mapping[Protocol, tuple[str, ...]] = {
+    "zero_shot": ("test",),
+    "retrieval": ("test",),
+    "linear_probe": ("test", "train", "validation"),
+    "knn": ("test", "train"),
+    "few_shot": ("test", "train"),
+}
+"""What each protocol reads."""
+VERSIONS: Mapping[Protocol, int] = {
+    "zero_shot": 1,
+    "retrieval": 1,
+    "linear_probe": 1,
+    "knn": 1,
+    "few_shot": 1,
+}
+"""Raised when a protocol comes to score the same vectors otherwise: what an older one scored is scored anew."""
 PROTOCOLS: Mapping[str, tuple[Protocol, ...]] = {
     "classification": ("zero_shot", "linear_probe", "knn", "few_shot"),
     "multilabel": ("zero_shot", "linear_probe", "knn"),
@@ -198,21 +224,18 @@ PROTOCOLS: Mapping[str, tuple[Protocol, ...]] = {
 
 
 def _labelled(
-    embeddings: Embeddings, question: Question
-) -> tuple[Labelled, Labelled, Labelled, dict[str, str]]:
-    """Test, training and validation vectors, and the digests of their pictures."""
-    task, read = question.task, question.read
-    train_items = read("train")
-    if train_items is None:
-        raise EvaluationError(
-            f"task {task.name} has no training split here: a probe has nothing to learn from"
-        )
-    splits = {"test": question.items, "train": train_items}
-    validation_items = read("validation")
-    if validation_items is not None:
-        splits["validation"] = validation_items
+    embeddings: Embeddings, question: Question, splits: Sequence[str]
+) -> tuple[dict[str, Labelled], dict[str, str]]:
+    """Vectors by split, and the digests of their pictures; no validation where a task has none."""
     digests, found = {}, {}
-    for name, items in splits.items():
+    for name in splits:
+        items = question.items if name == "test" else question.read(name)
+        if items is None:
+            if name == "validation":
+                continue
+            raise EvaluationError(
+                f"task {question.task.name} has no training split here: a probe has nothing to learn from"
+            )
         embedded = embeddings.images(items)
         digests[name] = embedded.pictures_sha256
         labels, several = class_labels(items)
@@ -222,11 +245,7 @@ def _labelled(
             labels_NC=several,
             groups=items.groups,
         )
-    if "validation" not in found:
-        found["train"], found["validation"] = probes.held_out(
-            found["train"], _HELD_OUT, question.settings.seed
-        )
-    return found["test"], found["train"], found["validation"], digests
+    return found, digests
 
 
 def class_labels(items: Items) -> tuple[NDArray[np.int64] | None, NDArray[np.bool_] | None]:
@@ -253,25 +272,26 @@ def _judge(task: Task) -> probes.Judge:
 
 
 def _value(task: Task, scores_NC: NDArray[np.float32], labels_N: NDArray[np.int64]) -> float:
+    """scores_NC   logits"""
     chosen = scores_NC.argmax(axis=1)
     if task.metric == "balanced_accuracy":
         return metrics.balanced_accuracy(chosen, labels_N, len(task.classes))
     if task.metric == "macro_f1":
         return metrics.macro_f1(chosen, labels_N, len(task.classes))
     if task.metric == "auroc":
-        return metrics.auroc(metrics.log_odds(scores_NC), labels_N)
+        return metrics.auroc(scores_NC, labels_N)
     return metrics.accuracy(chosen == labels_N)
 
 
-def _main(question: Question, scores_NC: NDArray[np.float32]) -> float:
+def _main(question: Question, cosines_NC: NDArray[np.float32], scale: float) -> float:
     items = question.items
     if items.labels_NC is not None:
         name = (
             metrics.average_precision if question.task.metric == "map" else metrics.auroc_multilabel
         )
-        return name(scores_NC, items.labels_NC)
+        return name(cosines_NC, items.labels_NC)
     assert items.labels_N is not None
-    return _value(question.task, scores_NC * np.float32(100), items.labels_N)
+    return _value(question.task, cosines_NC * np.float32(scale), items.labels_N)
 
 
 def _of_options(question: Question, cosines_NC: NDArray[np.float32], scale: float) -> Answer:
@@ -289,7 +309,7 @@ def _of_options(question: Question, cosines_NC: NDArray[np.float32], scale: floa
     classes = items.class_labels_N
     if classes is None:  # by the words of the right answer
         right = [some[i] for some, i in zip(items.options, items.labels_N, strict=True)]
-        classes = np.unique(np.array(right), return_inverse=True)[1]
+        classes = numbered(right)[1]
     scores |= {
         name: score
         for name, score in metrics.right_scores(
@@ -303,11 +323,13 @@ def _of_options(question: Question, cosines_NC: NDArray[np.float32], scale: floa
         if name == "balanced_accuracy"
     }
     rows = _answered(items, scaled, [list(some) for some in items.options])
+    for row, each in zip(rows, classes, strict=True):
+        row["class"] = int(each)
     return Answer(scores=scores, items=pa.Table.from_pylist(rows, schema=ITEMS), pictures_sha256={})
 
 
-def _of_classes(question: Question, scores_NC: NDArray[np.float32], scale: float | None) -> Answer:
-    """scale   what makes scores log-odds; None: they are probabilities"""
+def _of_classes(question: Question, scores_NC: NDArray[np.float32]) -> Answer:
+    """scores_NC   logits: their softmax is what the model gives each class"""
     items, task, settings = question.items, question.task, question.settings
     labels, several = class_labels(items)
     names = list(task.class_names)
@@ -323,19 +345,16 @@ def _of_classes(question: Question, scores_NC: NDArray[np.float32], scale: float
         table = pa.Table.from_pylist(rows, schema=ITEMS)
         return Answer(scores=scores, items=table, pictures_sha256={})
     assert labels is not None
-    shares = scores_NC if scale is None else metrics.softmax(scores_NC * np.float32(scale))
-    shares = np.asarray(shares, np.float32)
     scores = metrics.classification_scores(
         scores_NC,
         labels,
         items.groups,
-        probabilities_NC=shares,
         resamples=settings.resamples,
         seed=settings.seed,
     )
     confusion = np.zeros((len(names), len(names)), np.int64)
     np.add.at(confusion, (labels, scores_NC.argmax(axis=1)), 1)
-    rows = _answered(replace(items, labels_N=labels), scores_NC, [names] * len(items), shares)
+    rows = _answered(replace(items, labels_N=labels), scores_NC, [names] * len(items))
     return Answer(
         scores=scores,
         items=pa.Table.from_pylist(rows, schema=ITEMS),
@@ -348,13 +367,12 @@ def _answered(
     items: Items,
     scores_NC: NDArray[np.float32],
     names: Sequence[Sequence[str]],
-    shares_NC: NDArray[np.float32] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of items with one right answer. names   of each item's columns"""
     assert items.labels_N is not None
     rows = _rows(items)
     chosen = scores_NC.argmax(axis=1)
-    shares = np.asarray(metrics.softmax(scores_NC) if shares_NC is None else shares_NC)
+    shares = metrics.softmax(scores_NC)
     for index, row in enumerate(rows):
         label, predicted, words = int(items.labels_N[index]), int(chosen[index]), names[index]
         row |= {

@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -182,3 +182,11 @@ def _check_metric(metric: str, where: str) -> None:
         close = difflib.get_close_matches(metric, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
         raise ConfigError(f"{where}: unknown metric {metric!r}; {hint}")
+
+
+def published_for(
+    published: Sequence[PublishedScore], tasks: Sequence[str]
+) -> list[PublishedScore]:
+    """Published scores of some tasks, by task, metric and model. They enter no average and no test here."""
+    chosen = [each for each in published if each.task in tasks]
+    return sorted(chosen, key=lambda each: (each.task or "", each.metric, each.model))

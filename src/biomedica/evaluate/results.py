@@ -8,12 +8,13 @@ RUN/
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,8 +26,10 @@ SCHEMA_VERSION = 1
 FAILED = "failed"
 
 Protocol = Literal[
-    "zero_shot", "retrieval", "linear_probe", "knn", "few_shot", "vqa_options", "vqa_head"
+    "zero_shot", "retrieval", "vqa_options", "linear_probe", "knn", "few_shot", "vqa_head"
 ]
+PROTOCOL_NAMES: tuple[Protocol, ...] = get_args(Protocol)
+"""What needs no training first."""
 CLIP_BENCHMARK: dict[str, str] = {
     "zero_shot": "zeroshot_classification",
     "retrieval": "zeroshot_retrieval",
@@ -40,6 +43,7 @@ ITEMS = pa.schema(
         pa.field("picture", pa.string(), nullable=False),
         pa.field("group", pa.string(), nullable=False),
         ("label", pa.int32()),  # index of the right class or option
+        ("class", pa.int32()),  # options: what means over classes go by
         ("labels", pa.list_(pa.int32())),  # multilabel: indices of the right classes
         ("answer", pa.string()),  # the right answer in words
         ("predicted", pa.int32()),
@@ -48,7 +52,7 @@ ITEMS = pa.schema(
         ("is_right", pa.bool_()),
         ("rank", pa.int32()),  # retrieval, picture to text: place of the best right one, from 1
         ("rank_back", pa.list_(pa.int32())),  # retrieval, of each of its captions to pictures
-        ("scores", pa.list_(pa.float32())),  # of each class or option, as the model gave them
+        ("scores", pa.list_(pa.float32())),  # logits of each class or option; multilabel: any order
     ]
 )
 """Columns of the items file; null where a protocol has none such."""
@@ -98,7 +102,8 @@ class Result:
     encoder: dict[str, Any] = field(default_factory=dict)
     """`name`, `digest`, `dims`, `preprocessing`."""
     data: dict[str, Any] = field(default_factory=dict)
-    """`ids_sha256`, `pictures_sha256`, `licence`."""
+    """`ids_sha256`, `pictures_sha256`, `licence`; `inputs_sha256` over all that the scores rest on, `items_sha256`
+    of the file of items."""
     task_version: int = 1
     task_digest: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -171,14 +176,32 @@ def result_path(run: Path, model: str, task: str, protocol: str) -> Path:
     return run / file_name(model) / f"{task}.{protocol}.json"
 
 
+def failure_path(result: Path) -> Path:
+    """Where it is written that a result could not be had."""
+    return result.parents[1] / FAILED / result.parent.name / result.name
+
+
 def write_result(run: Path, result: Result, items: pa.Table) -> Path:
     """Write both files, the JSON last: where it stands, the cell is done. items   as `ITEMS`"""
     path = result_path(run, result.model, result.task, result.protocol)
     table = pa.BufferOutputStream()
     pq.write_table(items.cast(ITEMS), table, compression="zstd")
-    write_file(path.with_suffix(".parquet"), table.getvalue().to_pybytes())
-    write_json(path, result.to_json())
+    rows = table.getvalue().to_pybytes()
+    write_file(path.with_suffix(".parquet"), rows)
+    content = result.to_json()
+    content["data"] = {**content["data"], "items_sha256": hashlib.sha256(rows).hexdigest()}
+    write_json(path, content)
     return path
+
+
+def whole_result(path: Path) -> Result | None:
+    """The result, where both of its files are there and belong together."""
+    try:
+        result = read_result(path)
+        rows = path.with_suffix(".parquet").read_bytes()
+    except (EvaluationError, OSError):
+        return None
+    return result if hashlib.sha256(rows).hexdigest() == result.data.get("items_sha256") else None
 
 
 def read_result(path: Path) -> Result:
@@ -193,11 +216,14 @@ def read_result(path: Path) -> Result:
 
 
 def read_results(runs: Iterable[Path]) -> list[tuple[Path, Result]]:
-    """All results of some runs with their paths, by model, task and protocol. Raises `ConfigError` for none."""
+    """All results of some runs with their paths, by model, task and protocol. Raises `ConfigError` for none.
+
+    What a later try could not score counts no more, until it is scored again.
+    """
     found = []
     for run in runs:
         paths = [p for p in sorted(run.glob("*/*.json")) if p.parent.name != FAILED]
-        found += [(path, read_result(path)) for path in paths]
+        found += [(path, read_result(path)) for path in paths if not failure_path(path).exists()]
         if not paths:
             raise ConfigError(f"{run}: no results there; `biomedica eval run` writes them")
     return sorted(found, key=lambda each: (each[1].model, each[1].task, each[1].protocol))

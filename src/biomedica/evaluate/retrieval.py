@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from biomedica.evaluate.embeddings import Embeddings
 from biomedica.evaluate.items import Items
 from biomedica.models import Vectors
+from biomedica.numbering import numbered
 from biomedica.ranks import Members, ranks
 
 RECALLS = (1, 5, 10, 100)
@@ -45,10 +46,9 @@ def retrieve(images_ND: Vectors, texts_MD: Vectors, items: Items) -> Retrieved:
     assert items.captions is not None
     texts = [text for some in items.captions for text in some]
     item_of_text = np.repeat(np.arange(len(items)), [len(some) for some in items.captions])
-    first_word, word_M = np.unique(np.array(texts), return_index=True, return_inverse=True)[1:]
-    first_picture, picture_N = np.unique(
-        np.array(items.picture_ids), return_index=True, return_inverse=True
-    )[1:]
+    word_M, picture_N = numbered(texts)[1], numbered(items.picture_ids)[1]
+    first_word = np.unique(word_M, return_index=True)[1]
+    first_picture = np.unique(picture_N, return_index=True)[1]
     # groups are the different words; a picture has those of all of its items
     pictures = Members(picture_N[item_of_text], word_M)
     words = Members.each(np.arange(len(first_word)))

@@ -10,6 +10,7 @@ import json
 import logging
 import platform
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -20,11 +21,13 @@ from typing import Any, Literal
 import numpy as np
 
 import biomedica
-from biomedica.errors import BiomedicaError, EvaluationError
+from biomedica.errors import BiomedicaError, ConfigError, EvaluationError
 from biomedica.evaluate.embeddings import Embeddings
 from biomedica.evaluate.items import Items
 from biomedica.evaluate.protocols import (
     PROTOCOLS,
+    SPLITS,
+    VERSIONS,
     Answer,
     Question,
     applies,
@@ -39,9 +42,10 @@ from biomedica.evaluate.results import (
     FAILED,
     Protocol,
     Result,
+    failure_path,
     file_name,
-    read_result,
     result_path,
+    whole_result,
     write_result,
 )
 from biomedica.evaluate.settings import EvaluateSettings
@@ -89,6 +93,16 @@ class Grid:
     cache: Path | None
     settings: EvaluateSettings
 
+    def __post_init__(self) -> None:
+        folders: dict[str, str] = {FAILED: ""}
+        for name in self.models:
+            other = folders.setdefault(file_name(name).casefold(), name)
+            if other != name:
+                clash = f"{other!r} would share" if other else "failed scores have"
+                raise ConfigError(
+                    f"model {name!r}: {clash} its folder {file_name(name)!r}; NAME=ENCODER gives it another name"
+                )
+
     @property
     def size(self) -> int:
         """Cells, those that do not apply included."""
@@ -120,11 +134,11 @@ def run_grid(grid: Grid, engine: Engine) -> Iterator[Cell]:
                 if outcome.error is None:
                     yield from outcome.value
                     continue
-                if not outcome.died and not isinstance(outcome.error, BiomedicaError):
-                    raise outcome.error
-                why = f"its process died: {outcome.error}" if outcome.died else str(outcome.error)
+                error = outcome.error
+                if outcome.died:
+                    error = EvaluationError(f"its process died: {error}")
                 for protocol in grid.of(task):
-                    yield _failed(grid, name, task, protocol, why)
+                    yield _failed(grid, name, task, protocol, error)
     finally:
         engine.stop()
 
@@ -145,8 +159,8 @@ def score_task(grid: Grid, name: str, task: Task) -> list[Cell]:
     """One model on one task, by all protocols that are asked for."""
     try:
         encoder = _encoder(grid.models[name], grid.settings)
-    except BiomedicaError as error:
-        return [_failed(grid, name, task, each, str(error)) for each in grid.of(task)]
+    except Exception as error:  # a library's, over bad weights: other models go on
+        return [_failed(grid, name, task, each, error) for each in grid.of(task)]
     embeddings = Embeddings(encoder, grid.cache, grid.settings.batch)
     reader = _Reader(task, grid)
     cells = []
@@ -157,8 +171,8 @@ def score_task(grid: Grid, name: str, task: Task) -> list[Cell]:
             continue
         try:
             cells.append(_score(grid, name, task, protocol, embeddings, reader))
-        except BiomedicaError as error:
-            cells.append(_failed(grid, name, task, protocol, str(error)))
+        except Exception as error:  # a library's, over bad data: the rest of the grid goes on
+            cells.append(_failed(grid, name, task, protocol, error))
     return cells
 
 
@@ -207,8 +221,9 @@ def _score(
     assert items is not None
     path = result_path(grid.run, name, task.name, protocol)
     inputs = _inputs(grid, task, protocol, embeddings, reader)
-    if path.exists() and read_result(path).data.get("inputs_sha256") == inputs:
-        _forget_failure(grid, name, task, protocol)
+    known = whole_result(path)
+    if known is not None and known.data.get("inputs_sha256") == inputs:
+        failure_path(path).unlink(missing_ok=True)
         return _cell(name, task, protocol, "kept", path=str(path))
     question = Question(task=task, items=items, read=reader, settings=grid.settings)
     answer = SCORERS[protocol](embeddings, question)
@@ -236,6 +251,7 @@ def _score(
         data={
             "inputs_sha256": inputs,
             "ids_sha256": items.ids_sha256,
+            "rights_sha256": _rights(items),
             "pictures_sha256": answer.pictures_sha256,
             "licence": task.access.licence,
         },
@@ -246,7 +262,7 @@ def _score(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_result(grid.run, result, answer.items)
-    _forget_failure(grid, name, task, protocol)
+    failure_path(path).unlink(missing_ok=True)
     return _cell(name, task, protocol, "scored", path=str(path))
 
 
@@ -265,23 +281,23 @@ def _with_chance(task: Task, answer: Answer, main: str) -> dict[str, Any]:
     return answer.scores | {main: replace(answer.scores[main], chance=task.chance)}
 
 
-def _inputs(grid: Grid, task: Task, protocol: str, embeddings: Embeddings, reader: _Reader) -> str:
+def _inputs(
+    grid: Grid, task: Task, protocol: Protocol, embeddings: Embeddings, reader: _Reader
+) -> str:
     """SHA-256 over all that a result rests on: same digest, same scores.
 
     Pictures count by their bytes: through `Embeddings.images`, which finds them in the cache.
     """
-    splits = (
-        ("test",) if protocol in ("zero_shot", "retrieval") else ("test", "train", "validation")
-    )
     stated: dict[str, Any] = {
         "task": task.digest,
-        "protocol": protocol,
+        "protocol": [protocol, VERSIONS[protocol]],
+        "regression": software().get("scikit-learn") if "train" in SPLITS[protocol] else None,
         "encoder": [embeddings.encoder.digest, embeddings.encoder.text_digest],
         "settings": {
             k: v for k, v in asdict(grid.settings).items() if k not in ("device", "batch")
         },
     }
-    for split in splits:
+    for split in SPLITS[protocol]:
         items = reader(split)
         if items is not None:
             stated[split] = [items.ids_sha256, _rights(items), embeddings.pictures_sha256(items)]
@@ -289,8 +305,9 @@ def _inputs(grid: Grid, task: Task, protocol: str, embeddings: Embeddings, reade
 
 
 def _rights(items: Items) -> str:
-    """SHA-256 over labels, options, captions and groups."""
-    digest = hashlib.sha256(repr((items.options, items.captions, items.groups)).encode())
+    """SHA-256 over labels, options, captions, questions and groups."""
+    words = items.options, items.captions, items.questions, items.groups
+    digest = hashlib.sha256(repr(words).encode())
     for values in (items.labels_N, items.labels_NC, items.class_labels_N):
         if values is not None:
             digest.update(np.ascontiguousarray(values).tobytes())
@@ -326,19 +343,15 @@ def _cell(
     )
 
 
-def _failure_path(grid: Grid, name: str, task: Task, protocol: str) -> Path:
-    return grid.run / FAILED / file_name(name) / f"{task.name}.{protocol}.json"
-
-
-def _failed(grid: Grid, name: str, task: Task, protocol: str, why: str) -> Cell:
-    log.warning("%s, %s, %s: %s", name, task.name, protocol, why)
-    content = {"model": name, "task": task.name, "protocol": protocol, "error": why}
-    write_json(_failure_path(grid, name, task, protocol), content)
-    return _cell(name, task, protocol, "failed", why)
-
-
-def _forget_failure(grid: Grid, name: str, task: Task, protocol: str) -> None:
-    _failure_path(grid, name, task, protocol).unlink(missing_ok=True)
+def _failed(grid: Grid, name: str, task: Task, protocol: str, error: BaseException) -> Cell:
+    """Write down what was found; with the place in the code where no one foresaw it."""
+    content = {"model": name, "task": task.name, "protocol": protocol, "error": str(error)}
+    if not isinstance(error, BiomedicaError):
+        content["error"] = f"{type(error).__name__}: {error}"
+        content["trace"] = "".join(traceback.format_exception(error))
+    log.warning("%s, %s, %s: %s", name, task.name, protocol, content["error"])
+    write_json(failure_path(result_path(grid.run, name, task.name, protocol)), content)
+    return _cell(name, task, protocol, "failed", content["error"])
 
 
 def failures(runs: Sequence[Path]) -> list[dict[str, str]]:

@@ -72,7 +72,8 @@ def measure_of(
         return auroc_measure(_scores(items, metric), labels_N, group_of_N)
     if name == "balanced_accuracy":
         right_N = _column(items, "is_right", metric)
-        return measures.mean_recall(right_N, labels_N, int(labels_N.max()) + 1, group_of_N)
+        classes_N = labels_N if items["class"].null_count else _column(items, "class", metric)
+        return measures.mean_recall(right_N, classes_N, int(classes_N.max()) + 1, group_of_N)
     predicted_N = _column(items, "predicted", metric)
     num_classes = 1 + max(int(labels_N.max()), int(predicted_N.max()), num_predicted - 1)
     return measures.mean_f1(predicted_N, labels_N, num_classes, group_of_N)

@@ -11,11 +11,11 @@ from biomedica.errors import ConfigError
 from biomedica.evaluate.published_scores import PublishedScore
 from biomedica.evaluate.results import Result, Score, read_items, read_results
 from biomedica.evaluate.run import failures
+from biomedica.evaluate.standings import Board, Found, boards_of, order_of_models
 from biomedica.report import environment
 from biomedica.scoreboard import marks, words
 from biomedica.scoreboard.marks import Mark
 from biomedica.scoreboard.mistakes import PictureSource, Thumbnails, mistakes_of, reasons
-from biomedica.scoreboard.standings import Board, Found, boards_of, order_of_models
 from biomedica.scoreboard.tasks import Shown, task_blocks
 from biomedica.shards import write_file
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from biomedica.evaluate.results import Result, read_items
+from biomedica.evaluate.standings import Board, Found
 from biomedica.scoreboard import marks, words
 from biomedica.scoreboard.answers import (
     calibration_of,
@@ -22,7 +23,6 @@ from biomedica.scoreboard.answers import (
     recalls_of,
 )
 from biomedica.scoreboard.marks import Mark
-from biomedica.scoreboard.standings import Board, Found
 
 _CELLS_IN_DEPTH = 200
 """Models on tasks whose matrices and reliability diagrams a page holds."""

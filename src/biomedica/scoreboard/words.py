@@ -52,12 +52,6 @@ DIRECTIONS = {"image_to_text": "picture to caption", "text_to_image": "caption t
 LOWER_IS_BETTER = {"ece", "median_rank"}
 
 
-def place_of(protocol: str) -> tuple[int, str]:
-    """Sorts protocols as they stand above; unknown ones last."""
-    known = list(PROTOCOLS)
-    return known.index(protocol) if protocol in known else len(known), protocol
-
-
 def protocol_words(protocol: str) -> str:
     """Its name."""
     return PROTOCOLS[protocol][0] if protocol in PROTOCOLS else protocol

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from biomedica.clip import Made
+from biomedica.numbering import numbered
 from biomedica.ranks import Members, chance, ranks
 from biomedica.stream import OrderSettings, PixelSettings, Samples
 from biomedica.stream.loader import Stream
@@ -107,13 +108,13 @@ def score(
 
     articles   of each pair: what the bootstrap draws
     """
-    group_N = np.unique(np.array(captions), return_inverse=True)[1]
+    group_N = numbered(captions)[1]
     groups = Members.each(group_N)
     found = {
         "image_to_text": ranks(images_ND, texts_ND, groups, groups),
         "text_to_image": ranks(texts_ND, images_ND, groups, groups),
     }
-    article_N = np.unique(np.array(articles), return_inverse=True)[1]
+    article_N = numbered(articles)[1]
     sizes_N = np.bincount(group_N)[group_N]
     draws = _draws(int(article_N.max()) + 1)
     intervals = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from biomedica.errors import ConfigError
 from biomedica.evaluate.comparisons import (
     Paired,
     adjust_pairs,
@@ -18,9 +19,8 @@ from biomedica.evaluate.comparisons import (
     mean_p,
     tie_groups,
 )
-from biomedica.evaluate.results import Result, Score, read_items
+from biomedica.evaluate.results import PROTOCOL_NAMES, Result, Score, read_items
 from biomedica.evaluate.tables import replicates
-from biomedica.scoreboard import words
 
 Found = Sequence[tuple[Path, Result]]
 Cells = Mapping[str, tuple[Path, Result]]
@@ -82,9 +82,10 @@ def boards_of(found: Found) -> list[Board]:
 
     Every two models are compared on every task once: that is what takes time.
     """
-    protocols = sorted({result.protocol for _, result in found}, key=words.place_of)
     return [
-        _board(name, [each for each in found if each[1].protocol == name]) for name in protocols
+        _board(name, some)
+        for name in PROTOCOL_NAMES
+        if (some := [each for each in found if each[1].protocol == name])
     ]
 
 
@@ -138,7 +139,9 @@ def _why_not(task: str, cells: Mapping[str, Cells]) -> str | None:
         return f"not scored: {', '.join(lacking)}"
     results = [some[task][1] for some in cells.values()]
     if not _are_alike(results):
-        return "the models were scored on different items or by different metrics"
+        return (
+            "the models were scored on different items, by other right answers, prompts or metrics"
+        )
     if any(each.score.chance is not None and each.score.chance >= 1 for each in results):
         return "every item has one option only: guessing is always right"
     return None
@@ -146,7 +149,14 @@ def _why_not(task: str, cells: Mapping[str, Cells]) -> str | None:
 
 def _are_alike(results: Sequence[Result]) -> bool:
     """Whether they can be compared, as far as results alone tell."""
-    return len({(each.main, each.data.get("ids_sha256")) for each in results}) == 1
+    return len({_asked(each) for each in results}) == 1
+
+
+def _asked(result: Result) -> tuple[str, ...]:
+    """What a model was asked, and how it was judged."""
+    pictures = result.data.get("pictures_sha256") or {}
+    known = (result.data.get(name, "") for name in ("ids_sha256", "rights_sha256"))
+    return result.main, result.task_digest, *known, pictures.get(result.split, "")
 
 
 def _columns(shared: Sequence[str], cells: Cells) -> dict[str, list[str]]:
@@ -259,3 +269,14 @@ def _paired(one: tuple[Path, Result], other: tuple[Path, Result]) -> Paired:
 def order_of_models(boards: Sequence[Board]) -> list[str]:
     """Models by the first board that they stand on, and by their place there."""
     return list(dict.fromkeys(each.model for board in boards for each in board.standings))
+
+
+def of_model(found: Found, model: str) -> dict[tuple[str, str], tuple[Path, Result]]:
+    """Results of a model by task and protocol. Raises `ConfigError` for a model without any."""
+    chosen: dict[tuple[str, str], tuple[Path, Result]] = {
+        (r.task, r.protocol): (path, r) for path, r in found if r.model == model
+    }
+    if not chosen:
+        known = ", ".join(sorted({result.model for _, result in found}))
+        raise ConfigError(f"no results of model {model!r}; there are {known}")
+    return chosen
