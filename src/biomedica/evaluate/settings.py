@@ -3,9 +3,80 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ConfigDict
 
 from biomedica.errors import ConfigError
 from biomedica.preprocessing import Fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionSettings:
+    """How the VQA head over two towers is made and trained."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    use: Literal["both", "image", "question"] = "both"
+    """`image` or `question` masks the other stream: what one of them alone gives away."""
+    width: int = 384
+    """Numbers in a token of the fusion; both towers are brought to it by a linear layer."""
+    layers: int = 6
+    heads: int = 6
+    dropout: float = 0.1
+    pooling: Literal["tower", "mean"] = "tower"
+    """`tower`: the first token where the tower has one for the whole, else the mean over its tokens."""
+    loss: Literal["softmax", "binary"] = "softmax"
+    """One answer of all; `binary` asks of each answer whether it is right, as METER does for several."""
+    label_smoothing: float = 0.0
+    """Share of a target that is spread over all answers."""
+    lr_head: float = 5e-4
+    """Peak rate of the classifier."""
+    lr_fusion: float = 1e-4
+    """Peak rate of the co-attention layers."""
+    lr_towers: float = 0.0
+    """Peak rate of both towers; 0 leaves them as they are, so that their features are computed once."""
+    epochs: int = 20
+    batch: int = 64
+    warmup: float = 0.1
+    """Share of all steps over which rates rise; then they fall to 0, both linearly."""
+    weight_decay: float = 0.01
+    min_count: int = 1
+    """Answers that fewer training questions have are no candidates."""
+    validation_share: float = 0.1
+    """Part of the training groups that the best epoch is chosen by, where there is no validation split; 0:
+    the last epoch counts."""
+    image_size: int = 0
+    """Side of the square that the model sees, in pixels; 0: the model's own."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of forward passes; weights stay float32."""
+    keep_gb: float = 4.0
+    """Most memory for features (or pixels, where towers learn); what does not fit is computed again."""
+    seed: int = 0
+    """Of weights, order, dropout and the held-out part."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "epochs", "batch", "min_count"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"evaluate.fusion.{name} is {getattr(self, name)}; 1 or more is expected"
+                )
+        if self.width % self.heads:
+            raise ConfigError(
+                f"evaluate.fusion.width is {self.width}; a multiple of its heads ({self.heads}) is expected"
+            )
+        for name in ("dropout", "label_smoothing", "validation_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"evaluate.fusion.{name} is {getattr(self, name)}; 0 to below 1 is expected"
+                )
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"evaluate.fusion.warmup is {self.warmup}; 0 to 1 is expected")
+        for name in ("lr_head", "lr_fusion", "lr_towers", "weight_decay", "image_size", "keep_gb"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"evaluate.fusion.{name} is {getattr(self, name)}; 0 or more is expected"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +105,9 @@ class EvaluateSettings:
     """Parts of the training set in `linear_probe`; all of it counts."""
     share_seeds: int = 3
     """Draws of each part."""
+    fusion: FusionSettings | None = None
+    """`vqa_head`: a table `[evaluate.fusion]`, or `{epochs = 10}`; what may stand in it and what holds without it:
+    vqa.md."""
 
     def __post_init__(self) -> None:
         for name in ("batch", "shot_seeds", "share_seeds"):
