@@ -203,6 +203,8 @@ SPLITS: Mapping[Protocol, tuple[str, ...]] = {
     "linear_probe": ("test", "train", "validation"),
     "knn": ("test", "train"),
     "few_shot": ("test", "train"),
+    "vqa_options": ("test",),
+    "vqa_head": ("test", "train", "validation"),
 }
 """What each protocol reads."""
 VERSIONS: Mapping[Protocol, int] = {
@@ -211,6 +213,8 @@ VERSIONS: Mapping[Protocol, int] = {
     "linear_probe": 1,
     "knn": 1,
     "few_shot": 1,
+    "vqa_options": 1,
+    "vqa_head": 1,
 }
 """Raised when a protocol comes to score the same vectors otherwise: what an older one scored is scored anew."""
 PROTOCOLS: Mapping[str, tuple[Protocol, ...]] = {

@@ -50,6 +50,7 @@ from biomedica.evaluate.results import (
 )
 from biomedica.evaluate.settings import EvaluateSettings
 from biomedica.evaluate.tasks import Task
+from biomedica.evaluate.vqa import score_vqa_head, score_vqa_options
 from biomedica.models import open_encoder
 from biomedica.run.engines import Engine
 from biomedica.shards import write_json
@@ -62,6 +63,8 @@ SCORERS: dict[str, Callable[[Embeddings, Question], Answer]] = {
     "linear_probe": score_linear_probe,
     "knn": score_knn,
     "few_shot": score_few_shot,
+    "vqa_options": score_vqa_options,
+    "vqa_head": score_vqa_head,
 }
 
 
@@ -281,6 +284,14 @@ def _with_chance(task: Task, answer: Answer, main: str) -> dict[str, Any]:
     return answer.scores | {main: replace(answer.scores[main], chance=task.chance)}
 
 
+_LEARNERS: dict[Protocol, tuple[str, ...]] = {
+    "linear_probe": ("scikit-learn",),
+    "few_shot": ("scikit-learn",),
+    "vqa_head": ("torch",),
+}
+"""Packages that fit what a protocol learns."""
+
+
 def _inputs(
     grid: Grid, task: Task, protocol: Protocol, embeddings: Embeddings, reader: _Reader
 ) -> str:
@@ -288,14 +299,14 @@ def _inputs(
 
     Pictures count by their bytes: through `Embeddings.images`, which finds them in the cache.
     """
+    known = software()
+    idle = {"device", "batch"} | ({"fusion"} if protocol != "vqa_head" else set())
     stated: dict[str, Any] = {
         "task": task.digest,
         "protocol": [protocol, VERSIONS[protocol]],
-        "regression": software().get("scikit-learn") if "train" in SPLITS[protocol] else None,
+        "learned by": [known.get(each) for each in _LEARNERS.get(protocol, ())],
         "encoder": [embeddings.encoder.digest, embeddings.encoder.text_digest],
-        "settings": {
-            k: v for k, v in asdict(grid.settings).items() if k not in ("device", "batch")
-        },
+        "settings": {k: v for k, v in asdict(grid.settings).items() if k not in idle},
     }
     for split in SPLITS[protocol]:
         items = reader(split)
