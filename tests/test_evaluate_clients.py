@@ -77,8 +77,10 @@ def test_vectors_are_open_clips_and_transformers_gives_the_same(
         assert encoder.text_digest and encoder.scale == pytest.approx(1 / 0.07, rel=1e-4)
 
 
-@pytest.mark.parametrize("engine", ["inline", "local"])
+@pytest.mark.parametrize("engine", ["inline", "local", "ray"])
 def test_a_text_image_model_by_every_protocol(engine: str, model: Path, tmp_path: Path) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
     grid = Grid(
         models={"small": f"open_clip:local-dir:{model}"},
         tasks=(colour_task(), replace(colour_task(), name="twin")),
@@ -93,3 +95,29 @@ def test_a_text_image_model_by_every_protocol(engine: str, model: Path, tmp_path
     found = {(r.task, r.protocol): r.score for _, r in read_results([grid.run])}
     assert found["colours", "zero_shot"] == found["twin", "zero_shot"]
     assert found["colours", "knn"].value > 0.5
+
+
+def test_digests_tell_models_of_the_same_weights_apart() -> None:
+    """The activation is no weight; nor is how tokens are pooled."""
+    import open_clip
+    import timm
+
+    from biomedica.models import TorchEncoder
+
+    small = Preprocessing(size=32, fit="crop")
+
+    def digest(model: torch.nn.Module) -> str:
+        return TorchEncoder("some", model, small, "cpu", lambda m, x: m(x)).digest
+
+    layers = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    kinds = [
+        {},
+        {"act_layer": open_clip.transformer.QuickGELU},
+        {"global_pool": "avg", "fc_norm": False},
+    ]
+    digests = []
+    for kind in [*kinds, {}]:
+        torch.manual_seed(0)
+        model = timm.models.vision_transformer.VisionTransformer(num_classes=0, **layers, **kind)
+        digests.append(digest(model))
+    assert len(set(digests)) == 3 and digests[0] == digests[-1]
