@@ -22,6 +22,7 @@ from biomedica.evaluate.embeddings import Embeddings
 from biomedica.evaluate.items import Items, Question
 from biomedica.evaluate.readers import read_items, task_splits
 from biomedica.evaluate.results import ITEMS
+from biomedica.evaluate.run import Grid, run_grid
 from biomedica.evaluate.settings import EvaluateSettings, FusionSettings
 from biomedica.evaluate.vqa import (
     Found,
@@ -35,6 +36,7 @@ from biomedica.evaluate.vqa import (
 )
 from biomedica.models import TorchEncoder, open_encoder
 from biomedica.preprocessing import Preprocessing
+from biomedica.run.engines import open_engine
 from test_clip import write_bert
 from vqa_pictures import MODEL, items_of, shapes, write_model
 
@@ -370,7 +372,7 @@ def test_a_head_needs_both_the_picture_and_the_question(small: TowerModel) -> No
     """On pictures that it never saw it beats what either of them gives away, by far."""
     parts = shapes("train", 600), shapes("validation", 60), shapes("test", 150)
     recipe = FusionSettings(
-        width=64, layers=1, heads=4, dropout=0.0, lr_head=2e-3, lr_fusion=2e-3, epochs=12, batch=16
+        width=64, layers=1, heads=4, dropout=0.0, lr_head=3e-3, lr_fusion=3e-3, epochs=20, batch=32
     )
     found = {
         use: learn_and_answer(small, *parts, replace(recipe, use=use))
@@ -562,3 +564,28 @@ def test_files_of_both_forms(encoder: Any, tmp_path: Path, reader: str, write: A
     options = score_vqa_options(embeddings, question)
     assert (options.details["asked"], options.details["left_out"]) == (1, 1)
     assert options.items["predicted_text"].to_pylist()[0] in ("yes", "no")
+
+
+def test_a_run_keeps_what_a_recipe_does_not_change(folder: Path, tmp_path: Path) -> None:
+    slake(tmp_path / "set")
+    grid = Grid(
+        models={"small": f"open_clip:local-dir:{folder}", "tiny": "tiny"},
+        tasks=(replace(task_of("slake", "set", "vqa", classes=()), metric="accuracy"),),
+        protocols=(),
+        data=tmp_path,
+        run=tmp_path / "run",
+        cache=tmp_path / "cache",
+        settings=EvaluateSettings(resamples=200, fusion=SMALL),
+    )
+    changed = replace(grid, settings=replace(grid.settings, fusion=replace(SMALL, seed=1)))
+    states = []
+    for each in (grid, grid, changed):
+        cells = list(run_grid(each, open_engine("inline", None, None)))
+        states.append({(cell.model, cell.protocol): cell.state for cell in cells})
+    options, head = ("small", "vqa_options"), ("small", "vqa_head")
+    assert [(each[options], each[head]) for each in states] == [
+        ("scored", "scored"),
+        ("kept", "kept"),
+        ("kept", "scored"),
+    ]
+    assert states[0]["tiny", "vqa_head"] == "not applicable"
