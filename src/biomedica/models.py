@@ -241,11 +241,11 @@ class TorchEncoder:
         self.name = name
         self.preprocessing = preprocessing
         self._torch = torch
-        self._device = torch_device(device)
-        self._model = model.eval().to(self._device)
-        self._image, self._text, self._tokenize = encode_image, encode_text, tokenize
+        self.device = torch_device(device)
+        self.model = model.eval().to(self.device)
+        self._image, self._text, self.tokenize = encode_image, encode_text, tokenize
         self.scale = scale
-        self.digest = _digest(_weights_digest(self._model) + _layers(self._model), preprocessing)
+        self.digest = _digest(_weights_digest(self.model) + _layers(self.model), preprocessing)
         self.text_digest = ""
         if tokenize is not None:
             probe = tokenize([_PROBE])["input_ids"].tolist()
@@ -256,16 +256,16 @@ class TorchEncoder:
     def images(self, pixels_NHWC: Pixels) -> Vectors:
         inputs = self._torch.from_numpy(self.preprocessing.normalised(pixels_NHWC))
         with self._torch.inference_mode():
-            found = self._image(self._model, inputs.to(self._device))
+            found = self._image(self.model, inputs.to(self.device))
         return unit(found.float().cpu().numpy())
 
     def texts(self, texts: Sequence[str]) -> Vectors:
         if self._text is None:
             raise _no_texts(self.name)
         with self._torch.inference_mode():
-            tokens = self._tokenize(list(texts))
-            tokens = {name: each.to(self._device) for name, each in tokens.items()}
-            found = self._text(self._model, tokens)
+            tokens = self.tokenize(list(texts))
+            tokens = {name: each.to(self.device) for name, each in tokens.items()}
+            found = self._text(self.model, tokens)
         return unit(found.float().cpu().numpy())
 
 

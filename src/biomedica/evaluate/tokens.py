@@ -54,10 +54,10 @@ def tower_model(encoder: Encoder) -> TowerModel:
             "open_clip:NAME and transformers:FOLDER do"
         )
     return TowerModel(
-        model=encoder._model,
-        tokenize=encoder._tokenize,
+        model=encoder.model,
+        tokenize=encoder.tokenize,
         preprocessing=encoder.preprocessing,
-        device=encoder._device,
+        device=encoder.device,
     )
 
 
