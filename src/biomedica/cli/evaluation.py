@@ -150,8 +150,8 @@ def run(
     out
         Folder of the results.
     protocols
-        `zero_shot`, `retrieval`, `linear_probe`, `knn`, `few_shot`, `vqa_options`, `vqa_head`. By default all that a task
-        and a model know, but for `vqa_head`, which trains for hours on a CPU.
+        `zero_shot`, `retrieval`, `linear_probe`, `knn`, `few_shot`, `vqa_options`, `vqa_head`. By default all that a
+        task and a model know, but for `vqa_head`, which trains for hours on a CPU.
     cache
         Folder of embeddings; `~/.cache/biomedica/embeddings` by default.
     no_cache
