@@ -47,9 +47,18 @@ def ranks(queries_ND: Floats, gallery_MD: Floats, asked: Members, held: Members)
             np.maximum.at(best_Q1[:, 0], row, similar_QM[row, column])
         similar_QM[row, column] = -np.inf  # other right answers do not stand before the best
         right_Q = np.bincount(row, minlength=count)
-        lower_Q = np.count_nonzero(similar_QM < best_Q1, axis=1) - right_Q
+        lower_Q = _num_lower(similar_QM, best_Q1[:, 0]) - right_Q
         found[start : start + count] = 1 + len(gallery_MD) - right_Q - lower_Q
     return found
+
+
+def _num_lower(values_QM: Floats, than_Q: Floats) -> Ints:
+    """(Q,): how many of a row are below its bound. By row: numpy counts an axis ten times as slowly."""
+    found_Q, is_lower_M = np.empty(len(values_QM), np.int64), np.empty(values_QM.shape[1], np.bool_)
+    with np.errstate(invalid="ignore"):
+        for row, (values_M, than) in enumerate(zip(values_QM, than_Q, strict=True)):
+            found_Q[row] = np.count_nonzero(np.less(values_M, than, out=is_lower_M))
+    return found_Q
 
 
 class _Right:
