@@ -34,6 +34,7 @@ def number_of(image: Image.Image) -> int:
 def task_of(reader: str, path: str, kind: Kind = "classification", **data: Any) -> Task:
     """A task over three colours, or over other `classes`."""
     classes = data.pop("classes", COLOURS)
+    may_lack = data.pop("may_lack", ())
     return Task(
         name="colours",
         title="Colours",
@@ -48,6 +49,7 @@ def task_of(reader: str, path: str, kind: Kind = "classification", **data: Any) 
         ),
         data=Data(reader=reader, path=path, **data),
         classes=tuple(Class(name=name, text=f"{name} thing") for name in classes),
+        may_lack=may_lack,
         prompts={"single": Prompts(templates=("a photo of {c}.", "{c}"))} if classes else {},
     )
 

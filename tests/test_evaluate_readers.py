@@ -159,7 +159,8 @@ def test_pictures_beside_a_table(tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"image": images, "label": ["red", "green"]}), tmp_path / "set/t.parquet"
     )
-    items = read_items(task_of("parquet", "set/t.parquet"), tmp_path, "test")
+    task = task_of("parquet", "set/t.parquet", classes=COLOURS[:2])
+    items = read_items(task, tmp_path, "test")
     assert items.ids == ("t/0000000", "t/0000001")
     assert number_of(items.picture(0)) == 5
     with pytest.raises(EvaluationError, match=r"t/0000001.*outside\.png"):
@@ -223,14 +224,20 @@ def test_folders(tmp_path: Path) -> None:
 
 
 def test_a_missing_class_is_reported(tmp_path: Path) -> None:
-    """The rest can be read; `validate` names the class."""
+    """With the place where its items should be, for whoever reads the test split and for `validate`."""
     folders(tmp_path / "f")
     shutil.rmtree(tmp_path / "f" / "green")
     task = task_of("folders", "f")
-    assert len(read_items(task, tmp_path, "test")) == 6
+    message = said(EvaluationError, task, tmp_path)
+    assert "no item of 1 of its 3 classes: 'green' was looked for in f/green" in message
     found = validate(task, tmp_path)
-    assert found.state == "wrong" and "test has no item of 'green'" in found.message
-    assert found.splits["test"].classes == {"red": 3, "green": 0, "blue": 3}
+    assert found.state == "wrong" and "'green' was looked for in f/green" in found.message
+    meant = task_of("folders", "f", may_lack=("green",))
+    assert len(read_items(meant, tmp_path, "test")) == 6 and meant.digest == task.digest
+    with pytest.raises(ConfigError, match="may_lack names 'grey', which is no class"):
+        task_of("folders", "f", may_lack=("grey",))
+    train = task_of("folders", ".", splits={"train": "f", "test": "g"})
+    assert len(read_items(train, tmp_path, "train")) == 6
 
 
 def test_absent_data(tmp_path: Path) -> None:
@@ -313,7 +320,7 @@ def test_boxes(tmp_path: Path) -> None:
     head = "image,label,xmin,xmax,ymin,ymax\n"
     table(tmp_path / "b.csv", head + lines, {"a.png": content.getvalue()})
     options = {"box": ["xmin", "ymin", "xmax", "ymax"]}
-    task = task_of("csv", "b.csv", options=options)
+    task = task_of("csv", "b.csv", options=options, may_lack=COLOURS)
     items = read_items(task, tmp_path, "test")
     assert items.ids == ("a.png#0000", "a.png#0001", "a.png#0002") == items.picture_ids
     assert set(items.groups) == {"a.png"} and numbers(items) == [1, 2, 3]
@@ -326,7 +333,7 @@ def test_boxes(tmp_path: Path) -> None:
         items.picture(1)
     table(tmp_path / "b.csv", head + "a.png,red,5,5,0,20\n")
     assert "'a.png#0000' (b.csv line 2) has the empty box" in said(EvaluationError, task, tmp_path)
-    some = task_of("csv", "b.csv", options=options | {"box_min_side": 5})
+    some = task_of("csv", "b.csv", options=options | {"box_min_side": 5}, may_lack=COLOURS)
     table(
         tmp_path / "b.csv", head + "a.png,red,5,5,0,20\na.png,red,5,10,0,20\na.png,red,5,9,0,20\n"
     )
@@ -489,14 +496,15 @@ def test_wds_round_trip(tmp_path: Path) -> None:
     micro_bench(tmp_path / "r.parquet", caption=captions)
     tasks = [
         (task_of("npz", "x.npz"), ("train", "test")),
-        (task_of("parquet", "y.parquet"), ("test",)),
+        (task_of("parquet", "y.parquet", may_lack=["blue"]), ("test",)),
         (task_of("npz", "z.npz", "multilabel"), ("test",)),
         (task_of("parquet", "r.parquet", "retrieval", classes=()), ("test",)),
     ]
     for number, (task, splits) in enumerate(tasks):
         items = {split: read_items(task, tmp_path, split) for split in splits}
         write_wds(tmp_path / f"w{number}", task, items, per_shard=4)
-        again = task_of("wds", f"w{number}", task.kind, classes=task.class_names)
+        classes = {"classes": task.class_names, "may_lack": task.may_lack}
+        again = task_of("wds", f"w{number}", task.kind, **classes)
         for split, before in items.items():
             after = read_items(again, tmp_path, split)
             assert len(after) == len(before)
@@ -524,7 +532,7 @@ def test_wds_whole_or_not(tmp_path: Path) -> None:
     micro_bench(
         tmp_path / "y.parquet", image=[picture(n)[: 50 if n == 2 else None] for n in range(9)]
     )
-    task = task_of("parquet", "y.parquet")
+    task = task_of("parquet", "y.parquet", classes=COLOURS[:2])
     items = {"test": read_items(task, tmp_path, "test")}
     before = sorted(tmp_path.iterdir())
     with pytest.raises(EvaluationError, match=r"colours.*im007.*decode"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from PIL import Image
 from biomedica.errors import EvaluationError
 
 FORMATS = ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"]
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What a picture that does not decode raises."""
 MOST_PIXELS = 100_000_000
 """Of a benchmark picture: a damaged header must not take all memory."""
 
@@ -75,7 +77,7 @@ class Items:
         """The item's picture as RGB. Raises `EvaluationError` naming task, item and file."""
         try:
             return open_picture(self.read(index))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise EvaluationError(
                 f"{self.name(index)}: its picture does not decode: {error}"
             ) from None
@@ -111,7 +113,10 @@ def open_picture(source: bytes | NDArray[np.uint8]) -> Image.Image:
 
 
 def check_items(items: Items) -> Items:
-    """The items, when each list has a value for each of them and no id stands twice. Raises `EvaluationError`."""
+    """The items, when each list has a value for each of them, and no id stands twice or is no Unicode.
+
+    Raises `EvaluationError`.
+    """
     count = len(items.ids)
     if not count:
         raise EvaluationError(f"task {items.task}: {items.split} has no items")
@@ -121,6 +126,8 @@ def check_items(items: Items) -> Items:
         raise EvaluationError(
             f"task {items.task}, {items.split}: id {again!r} stands twice; ids must name one item each"
         )
+    for values in (items.ids, items.groups, items.picture_ids):
+        _check_unicode(items, values)
     for name in ("places", "groups", "picture_ids", "options", "captions", "questions"):
         values = getattr(items, name)
         assert values is None or len(values) == count, name
@@ -130,6 +137,17 @@ def check_items(items: Items) -> Items:
         if not captions or not all(each.strip() for each in captions):
             raise EvaluationError(f"{items.name(index)} has no caption, or an empty one")
     return items
+
+
+def _check_unicode(items: Items, names: Sequence[str]) -> None:
+    """Names of files hold what no file of results can, where they were written in another encoding."""
+    for index, name in enumerate(names):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise EvaluationError(
+                f"task {items.task}, {items.split}, item {items.ids[index]!r}: {name!r} is no Unicode"
+            ) from None
 
 
 def _check_options(items: Items, index: int, options: tuple[str, ...]) -> None:

@@ -117,6 +117,8 @@ class Task:
     """Of `metric`; None: from the data (classes, options or captions)."""
     classes: tuple[Class, ...] = ()
     """In the order of the labels. For `options` tasks: what the `label` column may hold, or nothing."""
+    may_lack: tuple[str, ...] = ()
+    """Names of classes that the test split need not have. Any other class without an item there is an error."""
     prompts: dict[str, Prompts] = field(default_factory=dict)
     """By name: `single`, `ensemble`, `paper` ...; the first is the one that a task is ranked by."""
     group: str = ""
@@ -130,6 +132,9 @@ class Task:
         names = [each.name for each in self.classes]
         if len(set(names)) < len(names):
             raise ConfigError(f"task {self.name}: two classes of one name")
+        strange = sorted(set(self.may_lack) - set(names))
+        if strange:
+            raise ConfigError(f"task {self.name}: may_lack names {strange[0]!r}, which is no class")
         if not self.metric:
             object.__setattr__(self, "metric", METRICS[self.kind][0])
         if self.metric not in METRICS[self.kind]:
@@ -148,8 +153,13 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that the task states, in hex: same digest, same question."""
-        stated = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        """SHA-256 of all that the task states, in hex: same digest, same question.
+
+        `may_lack` is left out: it decides whether there is a score, never which.
+        """
+        content = asdict(self)
+        del content["may_lack"]
+        stated = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
         return hashlib.sha256(stated.encode()).hexdigest()
 
     @property
@@ -173,7 +183,7 @@ def parse_task(text: str, where: str) -> Task:
     """A task from TOML. where   what to call it in messages. Raises `ConfigError`."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nests
         raise ConfigError(f"task {where} is no TOML: {error}") from None
     unknown = sorted(set(content) - set(Task.__dataclass_fields__))
     if unknown:
@@ -202,13 +212,20 @@ def load_tasks(folders: Iterable[Path] = ()) -> dict[str, Task]:
         paths = [folder] if folder.is_file() else sorted(folder.glob("*.toml"))
         if not paths:
             raise ConfigError(f"{folder}: no task (*.toml) there")
-        texts += [(str(path), path.read_text("utf-8")) for path in paths]
+        texts += [(str(path), _read_text(path)) for path in paths]
     for where, text in sorted(texts):
         task = parse_task(text, where)
         if task.name in found:
             raise ConfigError(f"{where}: there is another task {task.name!r}")
         found[task.name] = task
     return dict(sorted(found.items()))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"task {path} cannot be read: {error}") from None
 
 
 def _is_task(name: str) -> bool:

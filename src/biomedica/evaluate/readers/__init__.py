@@ -13,7 +13,9 @@ vqa       VQA-RAD and SLAKE as their authors publish them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from biomedica.evaluate.readers.rows import Found, Picture, Row, Source, listed,
 from biomedica.evaluate.readers.splits import drawn, known_splits, source_split
 from biomedica.evaluate.tasks import Task
 
+log = logging.getLogger(__name__)
 __all__ = ["READERS", "Reader", "read_items", "task_splits"]
 
 
@@ -90,7 +93,9 @@ def task_splits(task: Task, data: Path) -> list[str]:
     """
     reader, source, options = _opened(task, data)
     stated = task.data.splits or task.data.fractions
-    return known_splits(task, () if stated else reader.splits(source, options), reader.usual)
+    with _told(source):
+        own = () if stated else reader.splits(source, options)
+    return known_splits(task, own, reader.usual)
 
 
 def read_items(task: Task, data: Path, split: str) -> Items:
@@ -98,16 +103,20 @@ def read_items(task: Task, data: Path, split: str) -> Items:
 
     data   folder that `data.path` of the task starts from
 
-    Raises `DataMissingError` for files that are not there, `EvaluationError` for what cannot be scored,
-    `ConfigError` for a task that asks for what its reader does not know.
+    Raises `DataMissingError` for files that are not there, `EvaluationError` for what cannot be scored
+    (a class of a classification that the test split has no item of, unless it `may_lack` it), `ConfigError`
+    for a task that asks for what its reader does not know.
     """
     reader, source, options = _opened(task, data)
     stated = task.data.splits or task.data.fractions
-    own = () if stated else reader.splits(source, options)
-    theirs = source_split(task, split, own, reader.usual)
-    found = reader.rows(source, options, theirs)
+    with _told(source):
+        own = () if stated else reader.splits(source, options)
+        theirs = source_split(task, split, own, reader.usual)
+        found = reader.rows(source, options, theirs)
     rows = sorted(drawn(task, split, found.rows), key=lambda row: row.id)
     items = check_items(_items(task, split, rows, found.read))
+    if split == "test":
+        _check_classes(task, items, found.looked_in)
     expected = task.data.ids_sha256.get(split, items.ids_sha256)
     if items.ids_sha256 != expected:
         raise EvaluationError(
@@ -115,6 +124,42 @@ def read_items(task: Task, data: Path, split: str) -> Items:
             f"{items.ids_sha256}; the task states {expected}: these are other items"
         )
     return items
+
+
+@contextmanager
+def _told(source: Source) -> Iterator[None]:
+    """What the disk says of any file of a task names the task, too."""
+    try:
+        yield
+    except OSError as error:
+        raise source.wrong(f"its data cannot be read: {error}") from None
+
+
+def _check_classes(task: Task, items: Items, looked_in: Mapping[str, str]) -> None:
+    """Scores over fewer classes than the task has would pass for scores of the task."""
+    counts = np.zeros(0, np.int64)
+    if task.kind == "classification" and items.labels_N is not None:
+        counts = np.bincount(items.labels_N, minlength=len(task.classes))
+    elif task.kind == "multilabel" and items.labels_NC is not None:
+        counts = items.labels_NC.sum(axis=0)
+    names = [task.class_names[index] for index in np.flatnonzero(counts == 0)]
+    lacking = [name for name in names if name not in task.may_lack]
+    if not lacking:
+        return
+    if task.kind == "multilabel":
+        log.warning(
+            "task %s: no item of test has %s; means over classes leave them out",
+            task.name,
+            listed(lacking),
+        )
+        return
+    shown = "; ".join(
+        f"{name!r} was looked for in {looked_in.get(name, task.data.path)}" for name in lacking[:3]
+    )
+    raise EvaluationError(
+        f"task {task.name}: test has no item of {len(lacking)} of its {len(task.classes)} classes: {shown}. "
+        "A task that is meant so says may_lack = [names of classes]"
+    )
 
 
 def _items(task: Task, split: str, rows: Sequence[Row], read: Callable[[Any], Picture]) -> Items:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from biomedica.evaluate.items import Question
-from biomedica.evaluate.readers.rows import ClassNames, Source, number_text
+from biomedica.evaluate.readers.rows import ClassNames, Source, number_text, shortened
 
 _YES_NO = ("yes", "no")
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,29 +40,42 @@ def answers_of(
             return {"labels": classes.held(said.flags, item, place)}
         return {"labels": classes.indices(said.label, separator, item, place)}
     if kind == "retrieval":
-        return {"captions": texts_of(said.captions)}
+        found = said.captions
+        return {
+            "captions": texts(source, [found] if isinstance(found, str) else found, item, place)
+        }
     if kind == "vqa":
         return {"question": question_of(source, said, item, place)}
     answer = number_text(said.answer)
-    if not answer.lstrip("-").isdecimal():
-        raise source.item_error(item, place, f"has the answer {answer!r}, which is no number")
-    found: dict[str, Any] = {"options": texts_of(said.options), "label": int(answer)}
-    if source.task.classes:
-        found["class_label"] = classes.index(said.label, item, place)
-    return found
+    if not _NUMBER.fullmatch(answer):
+        raise source.item_error(
+            item, place, f"has the answer {shortened(answer)}, which is no number of an option"
+        )
+    options = texts(source, said.options, item, place)
+    label = classes.index(said.label, item, place) if source.task.classes else None
+    return {"options": options, "label": int(answer), "class_label": label}
 
 
-def texts_of(value: Any) -> tuple[str, ...]:
-    """One text or a list of them; nothing where there is none. An empty text stays: it is refused later.
+def texts(source: Source, value: Any, item: str, place: str) -> tuple[str, ...]:
+    """A list of texts, nothing where there is none. An empty text stays: it is refused later.
 
-    >>> texts_of("a"), texts_of(["a", "b"]), texts_of(None)
-    (('a',), ('a', 'b'), ())
+    Raises `EvaluationError` for anything else: one text in place of a list of options would be a task with one
+    answer, whatever brackets stand in it.
     """
     if value is None:
         return ()
-    if isinstance(value, str):
-        return (value,)
+    if not isinstance(value, list) or not all(_is_text(each) for each in value):
+        shown = shortened(str(value))
+        raise source.item_error(item, place, f"has {shown} where a list of texts is expected")
     return tuple("" if each is None else str(each) for each in value)
+
+
+def _is_text(value: Any) -> bool:
+    return (
+        value is None
+        or isinstance(value, str | int)
+        or (isinstance(value, float) and value == value)
+    )
 
 
 def question_of(source: Source, said: Said, item: str, place: str) -> Question:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from biomedica.evaluate.readers.rows import Found, Row, Source, listed
+from biomedica.evaluate.readers.rows import DAMAGED, Found, Row, Source, listed
 
 _IN_MEMORY = 256 << 20
 """Bytes of pictures that are held; larger arrays are read block by block."""
@@ -25,7 +24,6 @@ _BLOCK = 64
 """Pictures of a block."""
 _BLOCKS = 8
 _SPLITS = ("train", "val", "test")
-_DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +88,7 @@ def _splits(source: Source, path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as file:
             names = set(file.namelist())
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise source.wrong(f"{source.shown(path)} is no .npz: {error}") from None
     found = [each for each in _SPLITS if f"{each}_images.npy" in names]
     if not found:
@@ -112,8 +110,8 @@ def _found(source: Source, path: Path, split: str | None) -> Found:
         try:
             stacks[name] = Stack(path, f"{name}_images")
             labels = _labels(path, f"{name}_labels")
-        except (*_DAMAGED, KeyError) as error:
-            raise source.wrong(f"{source.shown(path)}, {name}: {error}") from None
+        except DAMAGED as error:
+            raise source.wrong(f"{source.shown(path)}, {name}: {error!r}") from None
         if len(labels) != stacks[name].shape[0]:
             raise source.wrong(
                 f"{source.shown(path)} has {stacks[name].shape[0]:,} {name}_images and {len(labels):,} {name}_labels"
@@ -130,7 +128,7 @@ def _labels(path: Path, name: str) -> NDArray[Any]:
     """(N, 1) or (N, classes)."""
     with np.load(path, allow_pickle=False) as file:
         labels: NDArray[Any] = file[name]
-    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iub":
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iub" or not labels.size:
         raise ValueError(
             f"{name} is {labels.dtype} {labels.shape}; whole numbers (N, 1) are expected"
         )
@@ -193,8 +191,8 @@ class Stack:
             if block is None:
                 try:
                     block = self._block(number * self._per_block)
-                except _DAMAGED as error:
-                    raise OSError(f"{self._path}: {self._name}: {error}") from None
+                except DAMAGED as error:
+                    raise OSError(f"{self._path}: {self._name}: {error!r}") from None
             self._kept[number] = block
             while len(self._kept) > _BLOCKS:
                 self._kept.popitem(last=False)

@@ -28,6 +28,14 @@ class FolderOptions:
     group: str = ""
     """Regular expression whose first bracket gives the group (patient, slide) in a picture's path."""
 
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.group)
+        except re.error as error:
+            raise ConfigError(
+                f"data.options.group: {self.group!r} is no regular expression: {error}"
+            ) from None
+
 
 OPTIONS = FolderOptions
 
@@ -38,7 +46,7 @@ def splits(source: Source, options: FolderOptions) -> Sequence[str]:
 
 
 def rows(source: Source, options: FolderOptions, split: str | None) -> Found:
-    """Pictures of all classes. A class without a folder has no items."""
+    """Pictures of all classes."""
     task = source.task
     if task.kind != "classification":
         raise ConfigError(f"task {task.name}: reader folders reads classification, not {task.kind}")
@@ -49,14 +57,17 @@ def rows(source: Source, options: FolderOptions, split: str | None) -> Found:
             f"known are {listed(task.class_names)}"
         )
     root = source.path(split)
-    base = root / split if split and "{split}" not in task.data.path else root
+    is_below = split and "{split}" not in task.data.path
+    base = source.inside(root, str(split), "a folder of data.splits") if is_below else root
     if not base.is_dir():
         raise source.missing(base)
     found: list[Row] = []
+    looked_in: dict[str, str] = {}
     for index, name in enumerate(task.class_names):
         below = options.folders.get(name, name)
         if not is_inside(below):
             raise ConfigError(f"task {task.name}: {below!r} is no folder below {task.data.path}")
+        looked_in[name] = source.shown(base / below)
         found += _of_class(source, options, base, base / below, index)
     if not found:
         there = [path.name for path in sorted(base.iterdir()) if path.is_dir()]
@@ -66,7 +77,7 @@ def rows(source: Source, options: FolderOptions, split: str | None) -> Found:
             f", nor is any picture in the folders {expected}; {source.shown(base)} has the folders "
             f"{listed(there) or 'none'}",
         )
-    return Found(rows=found, read=read_picture_file)
+    return Found(rows=found, read=read_picture_file, looked_in=looked_in)
 
 
 def _of_class(
@@ -79,7 +90,7 @@ def _of_class(
         group = ""
         if options.group:
             match = re.search(options.group, item)
-            if match is None or not match.groups():
+            if match is None or not match.groups() or not match.group(1):
                 raise source.item_error(
                     item,
                     place,

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from biomedica.errors import ConfigError
 from biomedica.evaluate.readers.answers import Said, answers_of
 from biomedica.evaluate.readers.rows import (
     ClassNames,
@@ -30,6 +31,8 @@ from biomedica.evaluate.readers.rows import (
     number_text,
 )
 
+_UNREADABLE = (OSError, ValueError, KeyError, OverflowError, MemoryError, pa.ArrowException)
+"""What pyarrow raises over damaged files, columns of one name, texts in other encodings, dates past all calendars."""
 _KEPT_BYTES = 256 << 20
 """Of row groups that were read last."""
 
@@ -102,7 +105,12 @@ def rows(source: Source, options: ParquetOptions, split: str | None) -> Found:
 def _paths(source: Source, split: str | None) -> list[Path]:
     path = source.path("*" if split is None else split)
     pattern = path.relative_to(source.data).as_posix()
-    return [path] if path.is_file() else sorted(source.data.glob(pattern))
+    try:
+        return [path] if path.is_file() else sorted(source.data.glob(pattern))
+    except (ValueError, IndexError, NotImplementedError) as error:
+        raise ConfigError(
+            f"task {source.task.name}: data.path is no pattern of files: {error}"
+        ) from None
 
 
 def _files(source: Source, split: str | None) -> list[ParquetPart]:
@@ -120,9 +128,9 @@ class ParquetPart:
         try:
             self._metadata = metadata = pq.read_metadata(path)
             self.schema: pa.Schema = pq.read_schema(path)
-        except (OSError, pa.ArrowException) as error:
+            counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        except _UNREADABLE as error:
             raise source.wrong(f"{self.place} is no Parquet file: {error}") from None
-        counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self.ends = np.array(list(accumulate(counts)), np.int64)
         self.num_rows: int = metadata.num_rows
 
@@ -131,8 +139,19 @@ class ParquetPart:
         try:
             with pq.ParquetFile(self.path, metadata=self._metadata) as file:
                 return file.read_row_group(number, columns=[column])[column]
-        except pa.ArrowException as error:
+        except _UNREADABLE as error:
             raise OSError(f"{self.path}: {error}") from None
+
+    def values(self, column: str) -> list[Any]:
+        """One column of all row groups. Raises `OSError`, also where they are not as many as the file says."""
+        groups = [self.group(number, column) for number in range(len(self.ends))]
+        try:
+            found = [value for group in groups for value in group.to_pylist()]
+        except _UNREADABLE as error:
+            raise OSError(f"{self.path}: {error}") from None
+        if len(found) != self.num_rows:
+            raise OSError(f"it has {len(found):,} values for {self.num_rows:,} rows")
+        return found
 
 
 def _column(source: Source, file: ParquetPart, name: str) -> list[Any]:
@@ -143,8 +162,8 @@ def _column(source: Source, file: ParquetPart, name: str) -> list[Any]:
             "data.options says which column is what"
         )
     try:
-        return list(pq.read_table(file.path, columns=[name])[name].to_pylist())
-    except (OSError, pa.ArrowException) as error:
+        return file.values(name)
+    except OSError as error:
         raise source.wrong(f"{file.place}: column {name!r} cannot be read: {error}") from None
 
 
@@ -265,7 +284,10 @@ class Pictures:
         file = self._files[number]
         group = int(np.searchsorted(file.ends, row, side="right"))
         start = int(file.ends[group - 1]) if group else 0
-        value: Any = self._group(number, group)[row - start].as_py()
+        try:
+            value: Any = self._group(number, group)[row - start].as_py()
+        except (IndexError, *_UNREADABLE) as error:
+            raise OSError(f"column {self._column!r}: {error}") from None
         name: Any = None
         if isinstance(value, dict):
             value, name = value.get("bytes"), value.get("path")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import lzma
 import re
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -22,6 +27,23 @@ Picture = bytes | NDArray[np.uint8]
 Settings = TypeVar("Settings")
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 """Endings of pictures, in lower case."""
+DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise over arrays that are damaged: sizes past all memory, headers that are no Python."""
+_INDEX = re.compile(r"[0-9]{1,9}")
 _SHOWN = 12
 """Names that a message lists."""
 
@@ -57,6 +79,8 @@ class Found:
     rows: Sequence[Row]
     read: Callable[[Any], Picture]
     """Opens `Row.picture`. Raises `OSError` for what cannot be read; may be called by several threads."""
+    looked_in: Mapping[str, str] = field(default_factory=dict)
+    """By class, where its items were looked for; nothing: in all that `data.path` names."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +105,18 @@ class Source:
             )
         return self.data / name
 
+    def inside(self, folder: Path, name: str, setting: str) -> Path:
+        """A file that the task names, which must not lead out of its folder. Raises `ConfigError`."""
+        if not is_inside(name):
+            raise ConfigError(
+                f"task {self.task.name}: {setting} is {name!r}; a path below {self.shown(folder)} is expected"
+            )
+        return folder / name
+
     def shown(self, path: Path) -> str:
-        """A path for messages and items files: below the folder of data."""
-        return path.relative_to(self.data).as_posix()
+        """A path for messages and items files: below the folder of data, with what is no Unicode as escapes."""
+        name = path.relative_to(self.data).as_posix()
+        return name.encode("utf-8", "backslashreplace").decode()
 
     def missing(self, path: Path, hint: str = "") -> DataMissingError:
         """The error for a file that is not there."""
@@ -112,10 +145,15 @@ class Source:
 
 
 class ClassNames:
-    """The classes of a task, by name or number."""
+    """The classes of a task, by name or number.
+
+    A label that is a class's name always means that class. Another whole number is an index from 0, unless names are
+    numbers themselves: of the classes "1", "2" and "3", 1 is the first and 0 is none, in a column of numbers too.
+    """
 
     def __init__(self, task: Task, values: Mapping[str, str] | None = None) -> None:
         self._names = {name: index for index, name in enumerate(task.class_names)}
+        self._are_numbers = any(_INDEX.fullmatch(name) for name in self._names)
         self._task = task
         self._values = dict(values or {})
         unknown = sorted(set(self._values.values()) - set(self._names))
@@ -131,16 +169,20 @@ class ClassNames:
         name = self._values.get(text, text)
         if name in self._names:
             return self._names[name]
-        if not self._values and text.isdecimal() and int(text) < len(self._names):
+        is_index = not self._values and not self._are_numbers and _INDEX.fullmatch(text)
+        if is_index and int(text) < len(self._names):
             return int(text)
         known = listed(self._values or self._names)
+        hint = " (numbers are names here, as some classes are called by one)" * self._are_numbers
         raise EvaluationError(
-            f"task {self._task.name}: item {item!r} ({place}) has the label {text!r}, which is no class; "
-            f"known are {known}"
+            f"task {self._task.name}: item {item!r} ({place}) has the label {shortened(text)}, which is no class; "
+            f"known are {known}{hint}"
         )
 
     def indices(self, value: Any, separator: str, item: str, place: str) -> tuple[int, ...]:
         """Of several classes: a list of names or numbers, or a text that separates them."""
+        if value is not None and not isinstance(value, str | list | tuple):
+            value = [value]
         parts = value.split(separator) if isinstance(value, str) else (value or [])
         found = {self.index(part, item, place) for part in parts if number_text(part)}
         return tuple(sorted(found))
@@ -177,6 +219,15 @@ def number_text(value: Any) -> str:
         return str(int(value))
     text = str(value).strip()
     return text[:-2] if re.fullmatch(r"-?\d+\.0", text) else text
+
+
+def shortened(text: str) -> str:
+    """What was found, for a message, in quotes.
+
+    >>> shortened("a" * 99)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"
+    """
+    return repr(text if len(text) <= 40 else text[:40] + "...")
 
 
 def listed(names: Iterable[str]) -> str:
@@ -220,6 +271,8 @@ def read_options(task: Task, kind: type[Settings]) -> Settings:
         first = error.errors()[0]
         place = ".".join(str(each) for each in first["loc"])
         raise ConfigError(f"task {task.name}: data.options.{place}: {first['msg']}") from None
+    except ConfigError as error:  # of the settings themselves, which know no task
+        raise ConfigError(f"task {task.name}: {error}") from None
 
 
 def read_picture_file(path: Path) -> bytes:

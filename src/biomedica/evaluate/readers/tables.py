@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import string
 import threading
 from collections import OrderedDict
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from biomedica.errors import ConfigError
-from biomedica.evaluate.items import open_picture
+from biomedica.evaluate.items import UNREADABLE, open_picture
 from biomedica.evaluate.readers.answers import Said, answers_of
 from biomedica.evaluate.readers.rows import (
     ClassNames,
@@ -31,6 +32,7 @@ from biomedica.evaluate.readers.rows import (
 
 Box = tuple[int, int, int, int]
 Record = Mapping[str, str]
+_WHOLE = re.compile(r"[0-9]{1,18}")
 _DECODED = 4
 """Pictures kept decoded, for the next box in them."""
 
@@ -73,6 +75,25 @@ class TableOptions:
     delimiter: str = ""
     """A tab for `.tsv`, else a comma."""
     encoding: str = "utf-8-sig"
+
+    def __post_init__(self) -> None:
+        try:
+            for _, spec in pattern_parts(self.pattern):
+                format(1 if spec.endswith("d") else "", spec)
+        except (ValueError, OverflowError, MemoryError) as error:
+            raise ConfigError(
+                f"data.options.pattern is {self.pattern!r}: {error}; something such as {{id:03d}}.png is expected"
+            ) from None
+        for name in ("delimiter", "separator"):
+            value = getattr(self, name)
+            if (len(value) > 1 and name == "delimiter") or (not value and name == "separator"):
+                raise ConfigError(f"data.options.{name} is {value!r}; one character is expected")
+
+
+def pattern_parts(pattern: str) -> list[tuple[str, str]]:
+    """Column and format of each field of a pattern. Raises `ValueError` for what is none."""
+    fields = string.Formatter().parse(pattern)
+    return [(name, spec or "") for _, name, spec, _ in fields if name]
 
 
 OPTIONS = TableOptions
@@ -126,7 +147,12 @@ def _read(
                 {name: value.strip() for name, value in each.items() if isinstance(value, str)}
                 for each in reader
             ]
-    except (OSError, UnicodeDecodeError, csv.Error, LookupError) as error:
+    except (
+        OSError,
+        ValueError,
+        csv.Error,
+        LookupError,
+    ) as error:  # encodings have errors of all three
         raise source.wrong(f"{place} cannot be read as a table: {error}") from None
     for name in columns:
         if name not in names:
@@ -143,7 +169,7 @@ class _Reading:
     def __init__(self, source: Source, options: TableOptions) -> None:
         self._source, self._options, self._kind = source, options, source.task.kind
         self._labels = ClassNames(source.task, options.label_values)
-        self._parts = [each[1:3] for each in string.Formatter().parse(options.pattern) if each[1]]
+        self._parts = pattern_parts(options.pattern)
         self._met: dict[str, int] = {}
         if options.box and len(options.box) != 4:
             raise ConfigError(
@@ -167,7 +193,7 @@ class _Reading:
             "retrieval": o.captions,
             "vqa": [o.question, o.answer_text, *([o.answer_type] if o.answer_type else [])],
         }[self._kind]
-        names = {str(name) for name, _ in self._parts}
+        names = {name for name, _ in self._parts}
         fields = {o.image if name == "id" else name for name in names}
         others = [each for each in (o.id, o.group, o.split, *o.box) if each]
         return [*sorted(fields), *answers, *others]
@@ -208,14 +234,14 @@ class _Reading:
         o = self._options
         values: dict[str, Any] = {}
         for name, spec in self._parts:
-            value: Any = record[o.image if name == "id" else str(name)]
-            if str(spec).endswith("d"):
-                if not number_text(value).isdecimal():
+            value: Any = record[o.image if name == "id" else name]
+            if spec.endswith("d"):
+                if not _WHOLE.fullmatch(number_text(value)):
                     raise self._source.item_error(
                         value, place, f"has no number for {{{name}:{spec}}} of data.options.pattern"
                     )
                 value = int(number_text(value))
-            values[str(name)] = value
+            values[name] = value
         text = "".join(
             literal + (format(values[name], spec or "") if name else "")
             for literal, name, spec, _ in string.Formatter().parse(o.pattern)
@@ -285,7 +311,7 @@ class Crops:
         if image is None:
             try:
                 image = open_picture(path.read_bytes())
-            except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except UNREADABLE as error:
                 raise OSError(str(error)) from None
         with self._lock:
             self._kept[path] = image

@@ -62,7 +62,7 @@ def rows(source: Source, options: ViewOptions, split: str | None) -> Found:
         place = f"{source.task.data.path}, view {options.view}, shard {shards.name(number)}"
         answers: dict[str, Any] = {}
         if kind == "retrieval":
-            answers = {"captions": (shards.caption(number),)}
+            answers = {"captions": (_caption(source, shards, number, place),)}
         elif (value := labels.get(key)) is None:
             continue
         elif kind == "classification":
@@ -73,6 +73,15 @@ def rows(source: Source, options: ViewOptions, split: str | None) -> Found:
             Row(id=key, place=place, picture=number, group=articles.get(key, key), **answers)
         )
     return Found(rows=found, read=shards.picture)
+
+
+def _caption(source: Source, shards: Shards, number: int, place: str) -> str:
+    try:
+        return shards.caption(number)
+    except ArchiveError as error:
+        raise source.item_error(
+            shards.rows.keys[number], place, f"has no caption: {error}"
+        ) from None
 
 
 def _samples(source: Source, options: ViewOptions, split: str | None) -> Samples:
@@ -140,9 +149,10 @@ class Shards:
             return self.member(number, "txt").decode("utf-8", "replace")
         try:
             said = json.loads(self.member(number, "json") or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return ""
-        return str(said.get("caption") or "") if isinstance(said, dict) else ""
+        caption = str(said.get("caption") or "") if isinstance(said, dict) else ""
+        return caption.encode("utf-8", "replace").decode()
 
     def picture(self, number: int) -> bytes:
         """JPEG of a sample. Raises `OSError`."""
@@ -155,7 +165,8 @@ class Shards:
 def _column(source: Source, shards: Shards, name: str, labels: str) -> dict[str, Any]:
     """Value by key, of the figures tables or of a label run."""
     if labels:
-        paths = [source.path(None) / "labels" / f"{labels}.parquet"]
+        folder = source.path(None) / "labels"
+        paths = [source.inside(folder, f"{labels}.parquet", "data.options.labels")]
     else:
         figures = source.path(None) / "figures"
         paths = [figures / each.rpartition("-")[0] / f"{each}.parquet" for each in shards.names()]
@@ -165,12 +176,13 @@ def _column(source: Source, shards: Shards, name: str, labels: str) -> dict[str,
             raise source.missing(path)
         try:
             known = pq.read_schema(path).names
-            if name not in known:
-                raise source.wrong(
-                    f"{source.shown(path)} has no column {name!r}; it has {listed(known)}"
-                )
+            for each in ("key", name):
+                if each not in known:
+                    raise source.wrong(
+                        f"{source.shown(path)} has no column {each!r}; it has {listed(known)}"
+                    )
             table = pq.read_table(path, columns=["key", name])
-        except (OSError, pa.ArrowException) as error:
+            found.update(zip(table["key"].to_pylist(), table[name].to_pylist(), strict=True))
+        except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException) as error:
             raise source.wrong(f"{source.shown(path)} cannot be read: {error}") from None
-        found.update(zip(table["key"].to_pylist(), table[name].to_pylist(), strict=True))
     return found

@@ -41,8 +41,10 @@ def rad_rows(source: Source, options: RadOptions, split: str | None) -> Found:
     """Questions of one split: those whose `phrase_type` starts with `test` are for testing."""
     folder = source.path(None)
     found = []
-    for number, each in enumerate(_records(source, folder / options.file)):
-        place = f"{source.shown(folder / options.file)} [{number}]"
+    path = source.inside(folder, options.file, "data.options.file")
+    images = source.inside(folder, options.images, "data.options.images")
+    for number, each in enumerate(_records(source, path)):
+        place = f"{source.shown(path)} [{number}]"
         item = _id(source, each, "qid", place)
         phrase = number_text(each.get("phrase_type")).lower()
         if phrase not in _PHRASES:
@@ -53,7 +55,7 @@ def rad_rows(source: Source, options: RadOptions, split: str | None) -> Found:
             )
         if split in (None, _PHRASES[phrase]):
             name = number_text(each.get("image_name"))
-            found.append(_row(source, each, item, place, folder / options.images, name))
+            found.append(_row(source, each, item, place, images, name))
     return Found(rows=found, read=read_picture_file)
 
 
@@ -75,15 +77,16 @@ _SLAKE = ("train", "validate", "test")
 def slake_rows(source: Source, options: SlakeOptions, split: str | None) -> Found:
     """Questions of one file, or of all, in one language."""
     folder = source.path(None)
+    images = source.inside(folder, options.images, "data.options.images")
     found = []
     for name in slake_splits(source, options) if split is None else [split]:
-        path = folder / f"{name}.json"
+        path = source.inside(folder, f"{name}.json", "a file of data.splits")
         for number, each in enumerate(_records(source, path)):
             place = f"{source.shown(path)} [{number}]"
             item = _id(source, each, "qid", place)
             if options.language in ("", number_text(each.get("q_lang")).lower()):
                 picture = number_text(each.get("img_name"))
-                found.append(_row(source, each, item, place, folder / options.images, picture))
+                found.append(_row(source, each, item, place, images, picture))
     return Found(rows=found, read=read_picture_file)
 
 
@@ -92,7 +95,8 @@ def _records(source: Source, path: Path) -> list[dict[str, Any]]:
         raise source.missing(path)
     try:
         content = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError) as error:
+        json.dumps(content, ensure_ascii=False).encode()  # halves of characters stand as escapes
+    except (OSError, ValueError, RecursionError) as error:
         raise source.wrong(f"{source.shown(path)} is no JSON: {error}") from None
     if not isinstance(content, list) or not all(isinstance(each, dict) for each in content):
         raise source.wrong(f"{source.shown(path)} is no list of questions")
@@ -104,7 +108,7 @@ def _id(source: Source, record: dict[str, Any], name: str, place: str) -> str:
     text = number_text(record.get(name))
     if not text:
         raise source.item_error("?", place, f"has no {name}")
-    return f"{int(text):07d}" if text.isdecimal() else text
+    return text.zfill(7) if text.isdecimal() else text
 
 
 def _row(

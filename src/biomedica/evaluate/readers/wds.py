@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from biomedica.evaluate.readers.answers import texts_of
-from biomedica.evaluate.readers.rows import Found, Row, Source
+from biomedica.evaluate.readers.rows import DAMAGED, Found, Row, Source, shortened
 
 CLASSES, TEMPLATES, TYPE, SHARDS = (
     "classnames.txt",
@@ -29,6 +29,7 @@ LABELS = {"classification": "cls", "multilabel": "npy", "retrieval": "txt"}
 """Ending of the member with the answer, by kind of task."""
 IMAGES = ("webp", "png", "jpg", "jpeg")
 """Endings of pictures that the program knows, as it prefers them."""
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _BLOCK = 512
 """Bytes of a header; one of zeros ends a tar."""
 
@@ -63,26 +64,35 @@ def rows(source: Source, options: WdsOptions, split: str | None) -> Found:
     root = source.path(None)
     found: list[Row] = []
     for name in splits(source, options) if split is None else [split]:
-        if not (root / name / SHARDS).is_file():
-            raise source.missing(root / name / SHARDS)
+        folder = source.inside(root, name, "a folder of data.splits")
+        if not (folder / SHARDS).is_file():
+            raise source.missing(folder / SHARDS)
         _check_type(source, root)
-        for path in _shards(source, root / name):
+        for path in _shards(source, folder):
             prefix = f"{name}/" if split is None else ""
             found += _rows(source, path, prefix)
     return Found(rows=found, read=read_member)
 
 
+def _text(source: Source, path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise source.wrong(f"{source.shown(path)} cannot be read: {error}") from None
+
+
 def _shards(source: Source, folder: Path) -> list[Path]:
     path = folder / SHARDS
-    text = path.read_text(errors="replace").strip()
-    if not text.isdecimal() or not int(text):
+    text = _text(source, path)
+    if not _NUMBER.fullmatch(text) or not int(text):
         raise source.wrong(
-            f"{source.shown(path)} holds {text[:20]!r}; the number of shards is expected"
+            f"{source.shown(path)} holds {shortened(text)}; the number of shards is expected"
         )
-    shards = [folder / f"{number}.tar" for number in range(int(text))]
-    for shard in shards:
-        if not shard.is_file():
-            raise source.missing(shard, f", though {source.shown(path)} counts {text} shards")
+    shards = []
+    for number in range(int(text)):
+        shards.append(folder / f"{number}.tar")
+        if not shards[-1].is_file():
+            raise source.missing(shards[-1], f", though {source.shown(path)} counts {text} shards")
     return shards
 
 
@@ -90,14 +100,14 @@ def _check_type(source: Source, root: Path) -> None:
     """The kind and the classes that the root states are those of the task."""
     kind = source.task.kind
     path = root / TYPE
-    stated = path.read_text().strip().lower() if path.is_file() else "classification"
+    stated = _text(source, path).lower() if path.is_file() else "classification"
     if stated != kind or kind not in LABELS:
         raise source.wrong(
             f"{source.shown(root)} holds {stated or 'classification'}, the task asks for {kind}"
         )
     if kind == "retrieval" or not (root / CLASSES).is_file():
         return
-    theirs = [line.strip() for line in (root / CLASSES).read_text("utf-8").splitlines()]
+    theirs = [line.strip() for line in _text(source, root / CLASSES).splitlines()]
     place = source.shown(root / CLASSES)
     for number, each in enumerate(source.task.classes):
         found = theirs[number] if number < len(theirs) else "nothing"
@@ -114,6 +124,7 @@ def _check_type(source: Source, root: Path) -> None:
 def _samples(source: Source, path: Path) -> Iterator[tuple[str, dict[str, Member]]]:
     """Key and members by ending of each sample: neighbours of one key."""
     key, members = "", dict[str, Member]()
+    length = path.stat().st_size
     try:
         with tarfile.open(path, "r:") as tar:
             for entry in tar:
@@ -125,9 +136,11 @@ def _samples(source: Source, path: Path) -> Iterator[tuple[str, dict[str, Member
                     yield key, members
                     members = {}
                 key = folder + slash + stem
+                if entry.offset_data + entry.size > length:
+                    raise tarfile.ReadError(f"{name} is cut")
                 members[ending.lower()] = Member(entry.offset_data, entry.size)
             end = tar.offset
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, tarfile.TarError, *DAMAGED) as error:
         raise source.wrong(f"{source.shown(path)} is a damaged tar: {error}") from None
     with path.open("rb") as file:
         file.seek(end)
@@ -153,23 +166,23 @@ def _rows(source: Source, path: Path, prefix: str) -> Iterator[Row]:
 
 
 def _answers(source: Source, data: bytes, item: str, place: str) -> dict[str, Any]:
-    """From the member with the answer."""
+    """From the member with the answer. Its number is an index by definition, whatever the classes are called."""
     kind = source.task.kind
     if kind == "retrieval":
-        return {"captions": texts_of(data.decode("utf-8", "replace").splitlines())}
+        return {"captions": tuple(data.decode("utf-8", "replace").splitlines())}
     if kind == "classification":
         text = data.decode("ascii", "replace").strip()
-        if not text.isdecimal() or int(text) >= len(source.task.classes):
+        if not _NUMBER.fullmatch(text) or int(text) >= len(source.task.classes):
             raise source.item_error(
                 item,
                 place,
-                f"has the label {text[:20]!r}; 0 to {len(source.task.classes) - 1} is expected",
+                f"has the label {shortened(text)}; 0 to {len(source.task.classes) - 1} is expected",
             )
         return {"label": int(text)}
     try:
         flags = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise source.item_error(item, place, f"has labels that are no array: {error}") from None
+    except DAMAGED as error:
+        raise source.item_error(item, place, f"has labels that are no array: {error!r}") from None
     return {"labels": source.labels.held(flags.reshape(-1).tolist(), item, place)}
 
 
