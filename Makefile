@@ -74,6 +74,9 @@ bench: .venv/dev.stamp .venv/peer/stamp  ## measure; writes docs/benchmarks*.md 
 	$(BIN)/python bench/stream.py
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/evaluation.py
+	$(BIN)/python bench/vqa.py
+	$(BIN)/python bench/leaks.py $(SHARED_CORPUS)
+	$(BIN)/python bench/real_scores.py $(SHARED_CORPUS)
 	$(BIN)/python bench/real_run.py $(SHARED_CORPUS)
 
 clean:  ## remove what make made

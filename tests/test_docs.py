@@ -111,8 +111,11 @@ def test_nothing_is_named_that_is_not_the_project() -> None:
         "accuracy.md",
         "benchmarks.md",
         "benchmarks-annotation.md",
+        "benchmarks-evaluation.md",
+        "benchmarks-leaks.md",
         "benchmarks-stream.md",
         "benchmarks-training.md",
+        "benchmarks-vqa.md",
     ):
         text = (ROOT / "docs" / name).read_text()
         assert "python bench/" in text and re.search(r"\d{4}-\d{2}-\d{2}", text)
