@@ -1,6 +1,6 @@
 """Scores, and CPU seconds for them, beside CLIP_benchmark 1.6.2: writes docs/benchmarks-evaluation.md.
 
-    python bench/evaluation.py [--quick] [--rounds 3] [--number 100000]
+    python bench/evaluation.py [--only light,ViT-S/32,ranks] [--rounds 3] [--quick]
 
 Draws pictures of twelve classes, writes them once in CLIP_benchmark's layout, makes open_clip models with random
 weights, and has both programs score them from the same files. `--quick` is a trial that writes no page.
@@ -26,17 +26,20 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from annotation import sections_of
 from biomedica.clip import ModelSettings, build, save
+from biomedica.evaluate.embeddings import Embeddings
 from biomedica.evaluate.items import Items
 from biomedica.evaluate.tasks import Task, parse_task
 from biomedica.evaluate.wds_writer import write_wds
+from biomedica.models import open_encoder, unit
 from evaluation_sides import REPAIRS
 from run import BENCH, ROOT, machine, measured, row
 from stream import goal_row, goal_table
 
 PAGE = ROOT / "docs" / "benchmarks-evaluation.md"
 PEER = ROOT / ".venv" / "peer-clipbenchmark" / "bin" / "python"
-COUNTS = {"train": 360, "validation": 180, "test": 360}
+COUNTS = {"train": 240, "validation": 120, "test": 240}
 ENVIRONMENT = {
     # idle threads of a busy machine wait in circles, which counts as work
     "OMP_NUM_THREADS": "1",
@@ -53,6 +56,9 @@ FORMS = ("round cell", "square crystal", "branched vessel", "ring")
 CLASSES = tuple(f"{colour} {form}" for colour in COLOURS for form in FORMS)
 RECALLS = (1, 5, 10, 100)
 TOLERANCE = 1e-6
+RIDGE = 1e-6
+NUMBER = 100_000
+"""Vectors of each side in `ranks`."""
 GOAL, GOAL_RANKS = 0.7, 1.3
 
 
@@ -68,13 +74,13 @@ class Tower:
 
 MODELS = {
     "light": Tower(
-        "two layers in each tower, which costs next to nothing",
+        "two layers each, which cost next to nothing",
         {"image_size": 224, "layers": 2, "width": 128, "head_width": 32, "patch_size": 32},
         {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
         128,
     ),
     "ViT-S/32": Tower(
-        "twelve layers of 384 for pictures, as ViT-S/32 has",
+        "twelve layers of 384 for pictures (ViT-S/32), four of 256 for texts",
         {"image_size": 224, "layers": 12, "width": 384, "head_width": 64, "patch_size": 32},
         {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 4},
         256,
@@ -191,8 +197,8 @@ def _picture(name: str, place: tuple[int, int, int], random: np.random.Generator
     return content.getvalue()
 
 
-def write_data(folder: Path, counts: Mapping[str, int]) -> None:
-    """Both tasks, for both programs."""
+def write_data(folder: Path, counts: Mapping[str, int]) -> Items:
+    """Both tasks, for both programs; the pictures to learn from."""
     splits = {name: drawn(name, number) for name, number in counts.items()}
     labelled = {name: replace(items, captions=None) for name, items in splits.items()}
     for kind, some in (("classification", labelled), ("retrieval", {"test": splits["test"]})):
@@ -200,15 +206,33 @@ def write_data(folder: Path, counts: Mapping[str, int]) -> None:
         write_wds(folder / "data" / asked.name, asked, some)
         (folder / "tasks").mkdir(exist_ok=True)
         (folder / "tasks" / f"{asked.name}.toml").write_text(task_text(kind))
+    return splits["train"]
 
 
-def write_model(folder: Path, tower: Tower) -> Path:
-    """A folder that open_clip loads, with random weights from a fixed seed."""
+def write_model(folder: Path, tower: Tower, train: Items) -> Path:
+    """A folder that open_clip loads: random weights from a fixed seed, but for the last layer of the pictures.
+
+    A random tower gives all pictures nearly the same vector, and so the same class. Its last layer is fitted (least
+    squares) to bring pictures of `train` to the prompts of their classes.
+    """
+    import torch
+
     folder.mkdir()
     path = folder / "model.json"
     config = {"embed_dim": tower.width, "vision_cfg": {**tower.image}, "text_cfg": {**tower.text}}
     path.write_text(json.dumps(config))
-    save(folder / "model", build(ModelSettings(name=str(path))), {"about": "random weights"})
+    made = build(ModelSettings(name=str(path)))
+    save(folder / "random", made, {"about": "random weights"})
+    encoder = open_encoder(f"open_clip:local-dir:{folder / 'random'}", fit="own")
+    images_ND = Embeddings(encoder, None).images(train).vectors_ND.astype(np.float64)
+    words_CD = encoder.texts([f"a photo of a {name}" for name in CLASSES])
+    wanted_ND = unit(words_CD - words_CD.mean(axis=0))[train.labels_N]
+    square_DD = images_ND.T @ images_ND + RIDGE * len(train) * np.eye(tower.width)
+    fitted_DD = np.linalg.solve(square_DD, images_ND.T @ wanted_ND)
+    with torch.no_grad():
+        last = made.model.visual.proj
+        last.copy_(last @ torch.from_numpy(fitted_DD).float())
+    save(folder / "model", made, {"about": "random weights, last layer fitted"})
     return folder / "model"
 
 
@@ -291,60 +315,48 @@ def scores(bench: Bench) -> list[tuple[str, str, float, float]]:
     return found
 
 
-def score_section(found: Mapping[str, list[tuple[str, str, float, float]]]) -> list[str]:
-    """Whether both programs say the same."""
-    lines = [
-        row("model", "protocol", "metric", "ours", "theirs", "difference"),
-        row(*["---"] * 6),
-    ]
-    worst, points = 0.0, []
-    for model, rows in found.items():
-        for protocol, name, ours, theirs in rows:
-            gap = ours - theirs
-            lines.append(
-                row(
-                    model, JOBS[protocol].title, name, f"{ours:.6f}", f"{theirs:.6f}", f"{gap:+.1e}"
-                )
-            )
-            if protocol != "linear_probe":
-                worst = max(worst, abs(gap))
-            elif name == "lp_acc1":
-                points.append(100 * gap)
-    goals = [
+def model_section(title: str, rounds: int, counts: Mapping[str, int]) -> list[str]:
+    """Scores of both programs with one model, and what they cost."""
+    with tempfile.TemporaryDirectory() as name:
+        train = write_data(Path(name), counts)
+        folder = Path(name) / "model"
+        bench = Bench(Path(name), folder, write_model(folder, MODELS[title], train))
+        cost = rounds_of(bench, rounds)
+        same = scores(bench)
+    numbers = ", ".join(f"{number} {name}" for name, number in counts.items())
+    text = MODEL.format(title=title, about=MODELS[title].title, counts=numbers, rounds=rounds)
+    score_lines, score_goals = score_table(same)
+    cost_lines, cost_goal = cost_table(cost)
+    return [text, *score_lines, "", *cost_lines, *goal_table([*score_goals, cost_goal])]
+
+
+def score_table(found: list[tuple[str, str, float, float]]) -> tuple[list[str], list[str]]:
+    """Whether both programs say the same: the table, and goals."""
+    lines = [row("protocol", "metric", "ours", "theirs", "difference"), row(*["---"] * 5)]
+    worst, points = 0.0, 0.0
+    for protocol, name, ours, theirs in found:
+        gap = ours - theirs
+        lines.append(row(JOBS[protocol].title, name, f"{ours:.6f}", f"{theirs:.6f}", f"{gap:+.1e}"))
+        if protocol != "linear_probe":
+            worst = max(worst, abs(gap))
+        elif name == "lp_acc1":
+            points = 100 * gap
+    return lines, [
         goal_row("largest difference, zero-shot and retrieval", worst, TOLERANCE, "", most=True),
-        goal_row("linear probe, ours minus theirs, at the least", min(points), -1, " points"),
-    ]
-    return [SCORES.format(prompts=PROMPTS.count(", ") + 1), *lines, *goal_table(goals)]
-
-
-def cost_section(found: Mapping[str, dict[str, list[tuple[float, float]]]]) -> list[str]:
-    """CPU seconds of both programs."""
-    lines = [
-        row("model", "asked", "ours, s", "theirs, s", "ratio", "lowest", "highest"),
-        row(*["---"] * 7),
-    ]
-    goals, alone = [], []
-    for model, jobs in found.items():
-        for name in JOBS:
-            each = [ours / theirs for ours, theirs in jobs[name]]
-            seconds = [f"{median(side):.1f}" for side in zip(*jobs[name], strict=True)]
-            shown = [f"{value:.2f}" for value in (median(each), min(each), max(each))]
-            lines.append(row(model, JOBS[name].title, *seconds, *shown))
-            if name == "all":
-                goals.append(goal_row(f"{model}, all three", median(each), GOAL, most=True))
-            else:
-                alone.append(median(each))
-    return [
-        COST.format(models=models_text(), rounds=len(jobs["all"])),
-        *lines,
-        *goal_table(goals),
-        COST_NOTES.format(low=min(alone), high=max(alone)),
+        goal_row("linear probe, ours minus theirs", points, -1, " points"),
     ]
 
 
-def models_text() -> str:
-    """What the models are."""
-    return ";\n".join(f"`{name}` has {tower.title}" for name, tower in MODELS.items())
+def cost_table(jobs: dict[str, list[tuple[float, float]]]) -> tuple[list[str], str]:
+    """CPU seconds of both programs: the table, and the goal."""
+    lines = [row("asked", "ours, s", "theirs, s", "ratio", "lowest", "highest"), row(*["---"] * 6)]
+    for name, pairs in jobs.items():
+        each = [ours / theirs for ours, theirs in pairs]
+        seconds = [f"{median(side):.1f}" for side in zip(*pairs, strict=True)]
+        shown = [f"{value:.2f}" for value in (median(each), min(each), max(each))]
+        lines.append(row(JOBS[name].title, *seconds, *shown))
+    # the last is `all`
+    return lines, goal_row("ours by theirs, all three", median(each), GOAL, most=True)
 
 
 def ranks_section(number: int) -> list[str]:
@@ -366,47 +378,44 @@ def ranks_section(number: int) -> list[str]:
         added=peak["peak_mb"] - peak["before_mb"],
         before=peak["before_mb"],
     )
-    return [
-        text,
-        *goal_table([goal_row("ranks by a bare product", ours / bare, GOAL_RANKS, most=True)]),
-    ]
+    goal = goal_row("ranks by a bare product", ours / bare, GOAL_RANKS, most=True)
+    return [text, *goal_table([goal])]
 
 
 HEAD = """# Evaluation beside CLIP_benchmark
 
-Written by `python bench/evaluation.py`. Ratios within one run: the machine is shared and noisy ({load:.1f} processes
-waited or were at work when it began).
+Written by `make bench` (`python bench/evaluation.py`). Ratios within one run: the machine is shared and noisy.
 
-- Date: {day}; machine: {machine}
-- {counts} drawn pictures of {classes} classes as JPEGs of {width} x {height}, {captions} captions each; both programs
-  read the same tar files, which `write_wds` made, and the same folder of a model
-- Models of open_clip with random weights from a fixed seed; both prepare pictures as the model says
+- Machine: {machine}
+- Drawn pictures of {classes} classes, JPEGs of {width} x {height}, with {captions} captions each; both programs read
+  the same tar files, which `write_wds` made, and the same folder of a model
+- Models of open_clip with random weights from a fixed seed, the last layer of the pictures fitted to the training
+  pictures, so that answers differ; both programs prepare pictures as the model says
 - CLIP_benchmark 1.6.2 with `--no_amp --num_workers 0`, on the same torch {torch} and numpy {numpy}; one thread for
   each program
 
 CLIP_benchmark does not run as it stands: its accuracy stops on numpy 2.4, and its linear probe asks for a GPU.
-`bench/evaluation_sides.py` mends {repairs} places in memory (`REPAIRS`), which change no number and no speed.
-"""
-SCORES = """## Same scores
+`bench/evaluation_sides.py` mends {repairs} places in memory (`REPAIRS`), which change neither numbers nor speed.
 
-Single precision on both sides. {prompts} prompts a class. Captions are all different: of two with the same words ours
-takes either for right, theirs only the one. Weights are random, so scores are near chance and cosines close together:
-a small difference in a vector would show. Theirs rounds means to single precision. Linear probes are not the same
-method: ours is a logistic regression by L-BFGS, theirs AdamW over ten epochs; both choose their regularisation on the
-validation split.
-"""
-COST = """## CPU seconds
+Scores: single precision on both sides, {prompts} prompts a class. Captions are all different: of two with the same
+words ours takes either for right, theirs only the one. Theirs rounds means to single precision. Linear probes are not
+the same method: ours is a logistic regression by L-BFGS, theirs AdamW over ten epochs; both choose their
+regularisation on the validation split.
 
-User and system time of the commands, with all that they start: imports, model, pictures, scores. Ours has a new cache
-each time, and adds what theirs has not: 95 % intervals of every score, a row for each item, digests of all inputs,
-each template alone, probes on parts of the training set. Sides take turns; the median of {rounds} rounds. All three:
-one command of ours, which embeds a picture once, and three of theirs, which takes one protocol in a command.
-{models}.
+CPU seconds: user and system time of the commands with all that they start: imports, model, pictures, scores. Ours has a
+new cache each time, and adds what theirs has not: 95 % intervals of every score, a row for each item, digests of all
+inputs, each template alone, probes on parts of the training set. Sides take turns; the median of the rounds. All three:
+one command of ours, which embeds a picture once, and three of theirs, which takes one protocol in a command. A protocol
+alone shows the same model on the same pictures, and much of both is importing torch: what is won is won by asking for
+several at once.
 """
-COST_NOTES = """One protocol alone costs {low:.2f} to {high:.2f} times as much in ours: the same model sees the
-same pictures, and much of both is importing torch. What is won is won by asking for several at once.
+MODEL = """## Model {title}
+
+Twin towers, {about}. Pictures: {counts}; {rounds} rounds.
+
+`python bench/evaluation.py --only {title}`
 """
-RANKS = """## Exact retrieval of {number:,} by {number:,}
+RANKS = """## Exact retrieval
 
 `ranks` finds the place of each query's right answer: {number:,} captions asking {number:,} pictures, 512 dimensions,
 one direction, beside a matrix product of the same blocks with nothing done to it. The queries are cut in {turns}
@@ -417,17 +426,17 @@ The whole direction in a process of its own: {cpu:.1f} CPU seconds, recall at 1 
 {added:,.0f} MB on top of the vectors and the program ({before:,.0f} MB). The matrix of all similarities would be
 {matrix:.1f} GB.
 
-`python bench/evaluation_sides.py pairs {number}`, `python bench/evaluation_sides.py peak {number}`
+`python bench/evaluation.py --only ranks`
 """
+HEADINGS = [*(f"Model {title}" for title in MODELS), "Exact retrieval"]
 
 
-def head(counts: Mapping[str, int], load: float) -> str:
-    """What stands above the tables."""
-    return HEAD.format(
-        day=date.today().isoformat(),
-        load=load,
+def write_page(lines: list[str]) -> None:
+    """The page with a section that was measured now; the others stay as they were."""
+    old = sections_of(PAGE.read_text()) if PAGE.exists() else {}
+    new = old | sections_of("\n" + "\n".join(lines))
+    head = HEAD.format(
         machine=machine(),
-        counts=", ".join(f"{number} {name}" for name, number in counts.items()),
         classes=len(CLASSES),
         width=SIZE[0],
         height=SIZE[1],
@@ -435,36 +444,37 @@ def head(counts: Mapping[str, int], load: float) -> str:
         torch=version("torch"),
         numpy=version("numpy"),
         repairs=sum(map(len, REPAIRS.values())),
+        prompts=PROMPTS.count(", ") + 1,
     )
+    page = [head, *(new[heading] + "\n" for heading in HEADINGS if heading in new)]
+    PAGE.write_text("\n".join(page).rstrip() + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a trial of one round; no page")
+    parser.add_argument("--only", default=",".join([*MODELS, "ranks"]))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--number", type=int, default=100_000, help="vectors of each side")
     words = parser.parse_args()
+    names = words.only.split(",")
+    if unknown := set(names) - {*MODELS, "ranks"}:
+        parser.error(f"--only {','.join(sorted(unknown))}: known are {', '.join(MODELS)}, ranks")
     if not PEER.exists():
         sys.exit(f"{PEER} is not there; `make .venv/peer-clipbenchmark/stamp` makes it")
-    load = os.getloadavg()[0]
     os.environ.update(ENVIRONMENT)
-    counts, rounds, number = COUNTS, words.rounds, words.number
-    if words.quick:
-        counts, rounds, number = QUICK_COUNTS, 1, 10_000
-    same, cost = {}, {}
-    with tempfile.TemporaryDirectory() as name:
-        write_data(Path(name), counts)
-        for title, tower in MODELS.items():
-            print(title, flush=True)
-            folder = Path(name) / title.replace("/", "-")
-            bench = Bench(Path(name), folder, write_model(folder, tower))
-            cost[title] = rounds_of(bench, rounds)
-            same[title] = scores(bench)
-    sections = [score_section(same), cost_section(cost), ranks_section(number)]
-    page = "\n".join([head(counts, load), *(line for each in sections for line in each)])
-    print(page)
-    if not words.quick:
-        PAGE.write_text(page.rstrip() + "\n")
+    rounds, counts = (1, QUICK_COUNTS) if words.quick else (words.rounds, COUNTS)
+    for name in names:
+        before = os.getloadavg()[0]
+        if name == "ranks":
+            lines = ranks_section(10_000 if words.quick else NUMBER)
+        else:
+            lines = model_section(name, rounds, counts)
+        day = date.today().isoformat()
+        lines += [f"Measured on {day}; {before:.1f} processes waited or were at work before.", ""]
+        if words.quick:
+            print("\n".join(lines))
+        else:
+            write_page(lines)
 
 
 if __name__ == "__main__":
