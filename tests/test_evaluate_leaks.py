@@ -25,6 +25,8 @@ from biomedica.duplicates import NearHashes
 from biomedica.errors import ConfigError, EvaluationError
 from biomedica.evaluate.embeddings import Embeddings
 from biomedica.evaluate.items import Items
+from biomedica.evaluate.leak_judge import Judge
+from biomedica.evaluate.leak_search import Block, Nearest, NearHash, Search, read_pictures
 from biomedica.evaluate.leaks import (
     LEAKS,
     Leaks,
@@ -43,6 +45,7 @@ from biomedica.flow import build_archive
 from biomedica.models import Vectors, open_encoder, unit
 from biomedica.preprocessing import Pixels, Preprocessing
 from biomedica.select import View, parse_recipe, select
+from biomedica.stream.samples import open_samples
 from samples import Package, Panel, encoded, write_bucket
 
 NUM_ARTICLES = 30
@@ -267,6 +270,26 @@ def test_unrelated_pictures_are_not_found(archive: Archive) -> None:
     found = look(archive, items_of(dict(unrelated)))
     assert found.rows.num_rows == 0 and found.num_compared >= 45
     assert found.rows.schema == LEAKS
+
+
+def test_a_crowd_by_hash_hides_no_copy(archive: Archive) -> None:
+    """A sample that comes late by hash is compared where it is the first by cosine; nothing is compared twice."""
+    samples = open_samples(archive.root, "all", None)
+    names = samples.take(np.arange(len(samples))).keys
+    right = names.index("PMC105-1-a")
+    crowd = [number for number in range(len(names)) if number != right][:6]
+    items = items_of({"one": KINDS["half size"](scene(105))})
+    found = Search(read_pictures(items, None, lambda stage, done, total: None), Nearest(1, 0.6))
+    found.near_hashes[0] = {number: NearHash(0, False) for number in crowd}
+    found.near_hashes[0][right] = NearHash(5, False)
+    judge = Judge(samples, found, LeakSettings(candidates=3))
+    assert list(judge.pairs(0)) == [] and judge.num_compared == 3
+    vectors = np.zeros((len(names), 1), np.float32)
+    vectors[right] = 1
+    found.nearest.add(np.ones((1, 1), np.float32), Block(0, pa.table({}), vectors))
+    judge = Judge(samples, found, LeakSettings(candidates=3))
+    assert [(pair.number, pair.tier) for pair in judge.pairs(0)] == [(right, "phash")]
+    assert judge.num_compared == 4
 
 
 def test_without_comparing_pictures(archive: Archive) -> None:

@@ -58,16 +58,15 @@ class Judge:
         for number in same:
             yield Pair(picture=picture, number=number, tier="exact", cosine=cosines.get(number))
         by_hash = sorted(set(hashes) - set(same), key=lambda each: (hashes[each].distance, each))
-        by_cosine = [each for each in cosines if each not in same and each not in hashes]
-        lists: tuple[tuple[Tier, list[int]], ...] = (("phash", by_hash), ("embedding", by_cosine))
-        for tier, numbers in lists:
-            for number, fit in self._the_same(picture, numbers):
+        tried = set(same)
+        for numbers in (by_hash, list(cosines)):  # of a crowd by hash, some may be first by cosine
+            for number, fit in self._the_same(picture, numbers, tried):
                 near = hashes.get(number)
                 turned = fit or near
                 yield Pair(
                     picture=picture,
                     number=number,
-                    tier=tier,
+                    tier="phash" if near else "embedding",
                     distance=near.distance if near else None,
                     cosine=cosines.get(number),
                     correlation=fit.correlation if fit else None,
@@ -75,15 +74,21 @@ class Judge:
                 )
 
     def _the_same(
-        self, picture: int, numbers: Iterable[int]
+        self, picture: int, numbers: Iterable[int], tried: set[int]
     ) -> Iterator[tuple[int, Overlap | None]]:
-        """Those of the numbers, nearest first, that convince; ends after as many misses as are allowed."""
-        if not self._settings.verify:
-            yield from ((number, None) for number in numbers)
-            return
+        """Those of the numbers, nearest first, that convince; ends after as many misses as are allowed.
+
+        tried   numbers that are passed over; those that are looked at are added
+        """
         own: Grey | None = None
         misses = 0
         for number in numbers:
+            if number in tried:
+                continue
+            tried.add(number)
+            if not self._settings.verify:
+                yield number, None
+                continue
             own = own or self._own(picture)
             other = self._trained(number)
             fit = NOTHING if other is None else overlap(own, other)
