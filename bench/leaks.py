@@ -387,13 +387,14 @@ def sheet(side: Side, archive: Archive, path: Path) -> None:
         canvas.save(path)
 
 
-def page(sides: Sequence[Side], seconds: float) -> str:
-    """The whole page."""
+def page(sides: Sequence[Side], seconds: float, is_again: bool) -> str:
+    """The whole page. is_again   whether archives were there already"""
     settings = SETTINGS
     lines = [
         "# Benchmarks of the check for leaks",
         "",
-        f"Written by `python bench/leaks.py CORPUS` on {date.today()} in {seconds:.0f} CPU seconds.",
+        f"Written by `python bench/leaks.py CORPUS` on {date.today()} in {seconds:.0f} CPU seconds "
+        + ("(archives, features and embeddings of an earlier run)." if is_again else "in all."),
         "",
         f"- Machine: {machine()}",
         "- Pictures: real figures of articles, pathway diagrams, and labelled sets (blood smears, lung tissue, white "
@@ -445,6 +446,7 @@ def main() -> None:
     words = parser.parse_args()
     corpus = words.corpus.resolve()
     name = f"onnx:{corpus / 'models' / 'dinov2_vits14.onnx'}"
+    is_again = bool(words.work) and (words.work / "labelled").is_dir()
     with tempfile.TemporaryDirectory() as temporary:
         folder = words.work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -460,7 +462,8 @@ def main() -> None:
             for key, other, each in unrelated_pairs(side):
                 print(side.name, key, other, each["tier"], each["correlation"])
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    PAGE.write_text(page(sides, sum(each.ru_utime + each.ru_stime for each in usage)))
+    seconds = sum(each.ru_utime + each.ru_stime for each in usage)
+    PAGE.write_text(page(sides, seconds, is_again))
     print(PAGE.read_text())
 
 
