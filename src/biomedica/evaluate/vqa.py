@@ -26,6 +26,7 @@ from biomedica.evaluate.protocols import Answer
 from biomedica.evaluate.results import ITEMS, Score
 from biomedica.evaluate.settings import EvaluateSettings, FusionSettings
 from biomedica.models import Vectors
+from biomedica.numbering import numbered
 
 if TYPE_CHECKING:
     from biomedica.evaluate.fusion_training import Epoch, Learned, Part
@@ -99,7 +100,7 @@ class Found:
     """Probability that the model gave what it predicted."""
     right_N: NDArray[np.bool_]
     scores_NV: NDArray[np.float32]
-    """Before a softmax (or sigmoid); of options: cosines, -inf where an item has no further option."""
+    """Before a softmax (or sigmoid); -inf where an item has no further option."""
     answers: tuple[str, ...] = ()
     """Names of the columns: the vocabulary. Empty where each item has options of its own."""
     options: tuple[tuple[str, ...], ...] = ()
@@ -201,7 +202,7 @@ def _held_out(
     train: Items, settings: FusionSettings
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to learn from and rows to choose by, no group in both."""
-    names, group_N = np.unique(np.array(train.groups), return_inverse=True)
+    names, group_N = numbered(train.groups)
     if len(names) < 2:
         raise EvaluationError(
             f"task {train.task}, {train.split}: all questions are of one group, so that none can be held out; "
@@ -297,8 +298,8 @@ def answer_by_options(
     """The nearest option's caption of each item of `rows_N`. images_ND   of all items, each of length 1"""
     asked = [_questions(items)[row] for row in rows_N]
     cosines_NV = _cosines(embeddings, items, asked, images_ND[rows_N])
-    chosen_N = cosines_NV.argmax(axis=1)
-    shares_NV = softmax(cosines_NV * np.float32(embeddings.encoder.scale))
+    scores_NV = cosines_NV * np.float32(embeddings.encoder.scale)
+    chosen_N, shares_NV = scores_NV.argmax(axis=1), softmax(scores_NV)
     predicted = tuple(each.options[index] for each, index in zip(asked, chosen_N, strict=True))
     rights = [normal_answer(each.answer) for each in asked]
     right_N = np.array([normal_answer(a) == b for a, b in zip(predicted, rights, strict=True)])
@@ -311,7 +312,7 @@ def answer_by_options(
         predicted=predicted,
         confidence_N=shares_NV[np.arange(len(asked)), chosen_N].astype(np.float32),
         right_N=right_N,
-        scores_NV=cosines_NV,
+        scores_NV=scores_NV,
         options=tuple(each.options for each in asked),
         details={
             "template": TEMPLATE,
