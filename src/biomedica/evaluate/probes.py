@@ -1,15 +1,16 @@
 """What embeddings know: linear probes, nearest neighbours and few shots over vectors that stand still.
 
-Linear probe: multinomial logistic regression by L-BFGS on cached vectors, its regularisation chosen on validation
-(Radford et al. 2021, section 3.2 and appendix A.3). Neighbours: cosine-weighted votes as in DINO (Caron et al.
-2021, appendix F.1), k = 20 and temperature 0.07. scikit-learn computes the regression.
+Linear probe: multinomial logistic regression by L-BFGS on cached vectors, its regularisation chosen on validation,
+then fitted to training and validation together (after Radford et al. 2021, section 3.2 and appendix A.3). Neighbours:
+cosine-weighted votes as in DINO (Caron et al. 2021, appendix F.1), k = 20 and temperature 0.07. scikit-learn
+computes the regression.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,15 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.vectors_ND)
 
+    def and_also(self, other: Labelled) -> Labelled:
+        """Both, one after the other."""
+        both = {
+            name: np.concatenate([mine, getattr(other, name)])
+            for name in ("vectors_ND", "labels_N", "labels_NC")
+            if (mine := getattr(self, name)) is not None
+        }
+        return replace(self, groups=self.groups + other.groups, **both)
+
     def part(self, rows: Labels) -> Labelled:
         """Some of the rows."""
         return Labelled(
@@ -67,22 +77,24 @@ Judge = Callable[[Floats, Labelled], float]
 
 
 def linear_probe(train: Labelled, validation: Labelled, num_classes: int, judge: Judge) -> Probe:
-    """Fit on `train` with the regularisation that `judge` likes best on `validation`; ties go to the stronger."""
+    """Choose by `validation` (ties go to the stronger regularisation), then fit to both together."""
     mean, spread = _scale(train.vectors_ND)
     ready = _scaled(train, mean, spread)
     checked = _scaled(validation, mean, spread)
     tried: dict[float, float] = {}
-    fitted = {}
+
+    def attempt(strength: float) -> None:
+        scores_NC = _fit(ready, strength, num_classes)(checked.vectors_ND)
+        tried[strength] = judge(scores_NC, checked)
+
     for strength in STRENGTHS:
-        fitted[strength] = _fit(ready, strength, num_classes)
-        tried[strength] = judge(fitted[strength](checked.vectors_ND), checked)
-    best = _best(tried)
-    for strength in (best * factor for factor in _FINER):
-        fitted[strength] = _fit(ready, strength, num_classes)
-        tried[strength] = judge(fitted[strength](checked.vectors_ND), checked)
+        attempt(strength)
+    around = _best(tried)
+    for factor in _FINER:
+        attempt(around * factor)
     best = _best(tried)
     return Probe(
-        scores=lambda vectors: fitted[best]((vectors - mean) / spread), strength=best, tried=tried
+        scores=probe_at(train.and_also(validation), best, num_classes), strength=best, tried=tried
     )
 
 

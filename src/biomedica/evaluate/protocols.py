@@ -136,15 +136,15 @@ def score_retrieval(embeddings: Embeddings, question: Question) -> Answer:
 
 
 def score_linear_probe(embeddings: Embeddings, question: Question) -> Answer:
-    """A regression on all of the training split; and on parts of it, drawn with several seeds."""
+    """A regression on all of training and validation; and on parts of training, drawn with several seeds."""
     found, digests = _labelled(embeddings, question, ("test", "train", "validation"))
-    if "validation" not in found:
-        found["train"], found["validation"] = probes.held_out(
-            found["train"], _HELD_OUT, question.settings.seed
-        )
-    test, train, validation = found["test"], found["train"], found["validation"]
     settings, count = question.settings, len(question.task.classes)
-    probe = probes.linear_probe(train, validation, count, _judge(question.task))
+    test, train = found["test"], found["train"]
+    if "validation" in found:
+        parts = train, found["validation"]
+    else:
+        parts = probes.held_out(train, _HELD_OUT, settings.seed)
+    probe = probes.linear_probe(*parts, count, _judge(question.task))
     shares = {}
     for each in settings.shares:
         values = []
@@ -161,7 +161,7 @@ def score_linear_probe(embeddings: Embeddings, question: Question) -> Answer:
     details = {
         "strength": probe.strength,
         "validation": {f"{k:.3g}": v for k, v in sorted(probe.tried.items())},
-        "train_items": len(train),
+        "train_items": sum(map(len, parts)),
         "shares": shares,
     }
     return replace(answer, details=details, pictures_sha256=digests)
@@ -210,7 +210,7 @@ SPLITS: Mapping[Protocol, tuple[str, ...]] = {
 VERSIONS: Mapping[Protocol, int] = {
     "zero_shot": 1,
     "retrieval": 1,
-    "linear_probe": 1,
+    "linear_probe": 2,
     "knn": 1,
     "few_shot": 1,
     "vqa_options": 1,
