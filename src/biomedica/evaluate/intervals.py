@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtrit
 
 from biomedica.evaluate.measures import Counts, Measure, Reals, Sums
 from biomedica.numbering import numbered
@@ -126,10 +126,10 @@ def limits(
         return None
     num = len(known)
     below = (np.count_nonzero(known < value) + np.count_nonzero(known <= value)) / (2 * num)
-    bias = float(norm.ppf(min(max(below, 1 / (num + 1)), num / (num + 1))))
+    bias = float(ndtri(min(max(below, 1 / (num + 1)), num / (num + 1))))
     outer = _outer(num_groups)
     points = [bias - outer, bias + outer]
-    shares = [float(norm.cdf(bias + each / max(1 - skew * each, 0.1))) for each in points]
+    shares = [float(ndtr(bias + each / max(1 - skew * each, 0.1))) for each in points]
     low, high = np.quantile(known, shares)
     return float(low), float(high)
 
@@ -138,8 +138,8 @@ def _outer(num_groups: int | None) -> float:
     """How many standard errors the limits are away."""
     tail = (1 + CONFIDENCE) / 2
     if num_groups is None:
-        return float(norm.ppf(tail))
-    return float(t.ppf(tail, num_groups - 1) * (num_groups / (num_groups - 1)) ** 0.5)
+        return float(ndtri(tail))
+    return float(stdtrit(num_groups - 1, tail) * (num_groups / (num_groups - 1)) ** 0.5)
 
 
 def wilson(share: float, num: float) -> tuple[float, float]:
@@ -148,7 +148,7 @@ def wilson(share: float, num: float) -> tuple[float, float]:
     >>> [round(each, 3) for each in wilson(1.0, 100)]
     [0.963, 1.0]
     """
-    z = float(norm.ppf((1 + CONFIDENCE) / 2))
+    z = float(ndtri((1 + CONFIDENCE) / 2))
     middle = (share + z * z / (2 * num)) / (1 + z * z / num)
     half = z / (1 + z * z / num) * (share * (1 - share) / num + z * z / (4 * num * num)) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from biomedica.evaluate.intervals import CELLS, Draws, full_value, jackknife
 from biomedica.evaluate.measures import Measure, Reals, Sums, difference
@@ -83,6 +82,8 @@ def mcnemar(only_a: int, only_b: int, *, mid: bool = False) -> float:
     >>> round(mcnemar(1, 9), 4), round(mcnemar(1, 9, mid=True), 4)
     (0.0215, 0.0117)
     """
+    from scipy.stats import binom  # half a second of import, for comparisons alone
+
     num, fewer = only_a + only_b, min(only_a, only_b)
     p = 2 * float(binom.cdf(fewer, num, 0.5)) - mid * float(binom.pmf(fewer, num, 0.5))
     return min(1.0, p)
