@@ -128,8 +128,8 @@ def prompt_spread(run: Path) -> str:
 
 TEXT = """# Scores of real models on real labelled pictures
 
-Made by `python bench/real_scores.py ../shared/corpus` on {date} in {seconds:.0f} s (training {train_seconds:.0f} s,
-scoring {score_seconds:.0f} s). Machine: {machine}.
+Made by `python bench/real_scores.py ../shared/corpus` on {date} in {seconds:.0f} s ({times}).
+Machine: {machine}.
 
 Four small labelled sets, as tasks in `bench/tasks` (at most {limit:,} items of a split, drawn by the hash of their
 ids): chest films of 28 x 28 pixels (PneumoniaMNIST without duplicates), lung tissue (602 pictures of LC25000), cells
@@ -177,6 +177,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = (words.keep or Path(name)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
+        is_kept = (folder / "runs" / "scores" / "model").exists()
         make_archives(words.corpus.resolve(), folder / "archives")
         with server(folder / "archives") as (address, _):
             bench = Bench(words.corpus.resolve(), folder, address, words.text_package.resolve())
@@ -187,8 +188,9 @@ def main() -> None:
         page = TEXT.format(
             date=date.today().isoformat(),
             seconds=time.monotonic() - started,
-            train_seconds=train_seconds,
-            score_seconds=score_seconds,
+            times="archives, models and embeddings of an earlier run"
+            if is_kept
+            else f"training {train_seconds:.0f} s, scoring {score_seconds:.0f} s",
             machine=machine(),
             limit=LIMIT,
             steps=logged(trained, "loss")[-1][0],
