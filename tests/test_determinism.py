@@ -274,7 +274,7 @@ def test_killed_a_few_times_and_resumed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_ten_times_and_resumed(
     bucket: Path, tmp_path: Path, expected: dict[str, bytes], seed: int
 ) -> None:
@@ -291,10 +291,10 @@ def test_killed_once_at_many_moments(
     """A new archive for each moment, evenly over the whole build."""
     rng = random.Random(0)
     num_killed = 0
-    for more in range(2, 44, 4):
+    for more in range(2, 44, 7):
         archive = tmp_path / f"archive-{more}"
         num_killed += kill_and_resume(bucket, archive, [(more, rng.uniform(0, 0.01))], expected)
-    assert num_killed >= 5
+    assert num_killed >= 3
 
 
 def test_what_a_killed_build_leaves_is_no_hindrance(

@@ -307,16 +307,16 @@ def test_marks_of_a_hundred_models_differ() -> None:
 
 
 @pytest.mark.slow
-def test_ten_models_on_fifty_two_tasks_fit(tmp_path: Path) -> None:
+def test_ten_models_on_many_tasks_fit(tmp_path: Path) -> None:
     """Of one protocol, with as many pictures as the page takes."""
-    asked = {f"t-{n}": Asked(name=f"t-{n}", num_items=24, seed=n) for n in range(52)}
+    asked = {f"t-{n}": Asked(name=f"t-{n}", num_items=24, seed=n) for n in range(20)}
     for model in range(10):
         for each in asked.values():
             write_classes(tmp_path, f"model-{model}", each, 0.5 + 0.1 * model)
     path = write_scores_page(
         [tmp_path], tmp_path / "page.html", pictures=lambda task, _: pictures_of(asked[task])
     )
-    assert path.stat().st_size < 5_000_000
+    assert path.stat().st_size < 4_000_000
     assert b"data:image/jpeg" in path.read_bytes()
 
 
