@@ -571,7 +571,7 @@ def test_a_run_keeps_what_a_recipe_does_not_change(folder: Path, tmp_path: Path)
     grid = Grid(
         models={"small": f"open_clip:local-dir:{folder}", "tiny": "tiny"},
         tasks=(replace(task_of("slake", "set", "vqa", classes=()), metric="accuracy"),),
-        protocols=(),
+        protocols=("vqa_options", "vqa_head"),
         data=tmp_path,
         run=tmp_path / "run",
         cache=tmp_path / "cache",
@@ -589,3 +589,4 @@ def test_a_run_keeps_what_a_recipe_does_not_change(folder: Path, tmp_path: Path)
         ("kept", "scored"),
     ]
     assert states[0]["tiny", "vqa_head"] == "not applicable"
+    assert replace(grid, protocols=()).of(grid.tasks[0]) == ("vqa_options",)  # hours on a CPU

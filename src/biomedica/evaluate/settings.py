@@ -136,7 +136,7 @@ class LeakSettings:
     that many is a leak, as many more are."""
     verify: bool = True
     """Compare the pictures themselves; without it hash and cosine decide alone."""
-    min_correlation: float = 0.6
+    min_correlation: float = 0.7
     """`verify`: of fine detail over what two pictures both show. Pictures below 64 pixels need more."""
     cosine_alone: float = 0.98
     """Smallest cosine where nothing is verified."""
