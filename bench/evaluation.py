@@ -403,9 +403,9 @@ CLIP_benchmark does not run as it stands: its accuracy stops on numpy 2.4, and i
 
 Scores: single precision on both sides, {prompts} prompts a class. Captions are all different: of two with the same
 words ours takes either for right, theirs only the one. Theirs rounds means to single precision. Where cosines are
-equal but for rounding, the two may rank them otherwise: rare in 240 pictures, to be expected in thousands. Linear probes are not
-the same method: ours is a logistic regression by L-BFGS, theirs AdamW over ten epochs; both choose their
-regularisation on the validation split.
+equal but for rounding, the two may rank them otherwise: rare in 240 pictures, to be expected in thousands.
+Linear probes are not the same method: ours is a logistic regression by L-BFGS, theirs AdamW over ten epochs; both
+choose their regularisation on the validation split and then learn from that, too.
 
 CPU seconds: user and system time of the commands with all that they start: imports, model, pictures, scores. Ours has a
 new cache each time, and adds what theirs has not: 95 % intervals of every score, a row for each item, digests of all
