@@ -436,8 +436,8 @@ def page(sides: Sequence[Side], seconds: float, is_again: bool) -> str:
         "All pictures of the other half: of the same kinds, often of the same data set, so nearer than most. Every "
         "pair found among them was looked at; those that show the same picture (the data sets hold copies, shifted "
         "crops and augmented versions of their own pictures) are listed in the script and are leaks indeed. "
-        "The correlation that is needed was set after a look at these very pictures: with less, round white cells on plain "
-        "ground were taken for each other. On other pictures the rate may be higher.",
+        "The correlation that is needed was set after a look at these very pictures: with less, round white cells on "
+        "plain ground were taken for each other. On other pictures the rate may be higher.",
         "",
         *false_table(sides),
         "",
