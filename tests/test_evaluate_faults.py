@@ -42,6 +42,15 @@ def test_a_damaged_result_is_scored_anew(tmp_path: Path) -> None:
     assert len(read_items(path)) == 24
 
 
+def test_other_files_may_stand_beside_results(tmp_path: Path) -> None:
+    grid = grid_of(coloured(tmp_path), [colour_task()], protocols=("knn",))
+    ran(grid)
+    (grid.run / "leaks").mkdir()
+    for name in ("leaks.json", "some.other.json"):
+        (grid.run / "leaks" / name).write_text("{}")
+    assert len(read_results([grid.run])) == 1
+
+
 def test_another_version_of_a_protocol_scores_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -317,12 +317,16 @@ def compare(
         interval = (
             "" if each.low is None else f"({100 * each.low:+.1f} to {100 * (each.high or 0):+.1f})"
         )
-        adjusted = "" if each.adjusted is None else f"p {each.adjusted:.3f}"
+        adjusted = "" if each.adjusted is None else _p_text(each.adjusted)
         print(
             f"{task:28} {asked:13} {each.metric:18} {100 * each.difference:+6.1f} {interval:20} {adjusted}"
         )
     if seen.mean is not None:
-        print(f"in the mean {_points(seen.mean)}, p {seen.p:.3f}")
+        print(f"in the mean {_points(seen.mean)}, {_p_text(seen.p)}")
+
+
+def _p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def _points(score: Score) -> str:

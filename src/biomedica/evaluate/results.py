@@ -215,6 +215,11 @@ def read_result(path: Path) -> Result:
     return Result.from_json(content, str(path))
 
 
+def _is_result(path: Path) -> bool:
+    """Whether a file is called as a result is; others may stand beside, such as a check for leaks."""
+    return path.parent.name != FAILED and path.stem.rpartition(".")[2] in PROTOCOL_NAMES
+
+
 def read_results(runs: Iterable[Path]) -> list[tuple[Path, Result]]:
     """All results of some runs with their paths, by model, task and protocol. Raises `ConfigError` for none.
 
@@ -222,7 +227,7 @@ def read_results(runs: Iterable[Path]) -> list[tuple[Path, Result]]:
     """
     found = []
     for run in runs:
-        paths = [p for p in sorted(run.glob("*/*.json")) if p.parent.name != FAILED]
+        paths = [p for p in sorted(run.glob("*/*.*.json")) if _is_result(p)]
         found += [(path, read_result(path)) for path in paths if not failure_path(path).exists()]
         if not paths:
             raise ConfigError(f"{run}: no results there; `biomedica eval run` writes them")
