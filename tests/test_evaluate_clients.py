@@ -102,7 +102,7 @@ def test_digests_tell_models_of_the_same_weights_apart() -> None:
     import open_clip
     import timm
 
-    from biomedica.models import TorchEncoder
+    from biomedica.models import TorchEncoder, _layers
 
     small = Preprocessing(size=32, fit="crop")
 
@@ -121,3 +121,6 @@ def test_digests_tell_models_of_the_same_weights_apart() -> None:
         model = timm.models.vision_transformer.VisionTransformer(num_classes=0, **layers, **kind)
         digests.append(digest(model))
     assert len(set(digests)) == 3 and digests[0] == digests[-1]
+    heads = [torch.nn.MultiheadAttention(8, number) for number in (2, 4)]
+    heads[1].load_state_dict(heads[0].state_dict())
+    assert len({_layers(each) for each in heads}) == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmark_data import task_of
-from biomedica.errors import ConfigError
+from biomedica.errors import ConfigError, EvaluationError
 from biomedica.evaluate import metrics, probes
 from biomedica.evaluate import run as running
 from biomedica.evaluate.embeddings import Embeddings
@@ -113,6 +113,44 @@ def test_a_run_that_differs_leaves_its_task_out(tmp_path: Path) -> None:
     assert board.columns[0].tasks == ("same",)
     ((name, why),) = [(each.task, each.why) for each in board.left_out]
     assert name == "colours" and "different items" in why
+
+
+def test_models_asked_otherwise_are_not_ranked_together(tmp_path: Path) -> None:
+    """Other shots are another question, though the task is the same."""
+    grid = grid_of(coloured(tmp_path), [colour_task()], protocols=("few_shot",))
+    ran(grid)
+    settings = replace(grid.settings, shots=(2,))
+    ran(replace(grid, models={"tiny": "tiny"}, settings=settings))
+    (board,) = boards_of(read_results([grid.run]))
+    assert not board.columns and "shots" in board.left_out[0].why
+
+
+def test_two_results_of_one_question_are_refused(tmp_path: Path) -> None:
+    grid = grid_of(coloured(tmp_path), [colour_task()], protocols=("knn",))
+    ran(grid)
+    other = replace(grid, run=tmp_path / "other")
+    ran(other)
+    with pytest.raises(ConfigError, match="two results"):
+        read_results([grid.run, other.run])
+
+
+def test_items_of_another_result_are_refused(tmp_path: Path) -> None:
+    grid = grid_of(coloured(tmp_path), [colour_task()], protocols=("knn",))
+    path = Path(ran(grid)["colours", "knn"].path)
+    other = replace(grid, run=tmp_path / "other", settings=replace(grid.settings, limit=9))
+    theirs = Path(ran(other)["colours", "knn"].path).with_suffix(".parquet")
+    path.with_suffix(".parquet").write_bytes(theirs.read_bytes())
+    with pytest.raises(EvaluationError, match="does not belong"):
+        read_items(path)
+
+
+def test_what_all_failed_later_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = grid_of(coloured(tmp_path), [colour_task()], protocols=("knn",))
+    ran(grid)
+    monkeypatch.setitem(running.SCORERS, "knn", lambda embeddings, question: 1 / 0)  # type: ignore[arg-type]
+    ran(replace(grid, settings=replace(grid.settings, seed=5)))
+    with pytest.raises(ConfigError, match="failed later"):
+        read_results([grid.run])
 
 
 @pytest.mark.parametrize("protocol", ["zero_shot", "linear_probe", "knn", "few_shot"])

@@ -301,8 +301,8 @@ def _layers(model: Any) -> bytes:
     for name, layer in model.named_modules():
         kind = type(layer)
         lines.append(f"{name} {kind.__module__}.{kind.__qualname__} {layer.extra_repr()}")
-        if kind.__module__.startswith("torch."):
-            continue  # its extra_repr tells all of it, its other attributes change with versions of torch
+        if kind.__module__.startswith("torch.") and layer.extra_repr():
+            continue  # which tells all of it; its other attributes change with versions of torch
         lines += [
             f"{name} {attribute}={getattr(value, '__qualname__', value)!r}"
             for attribute, value in sorted(vars(layer).items())

@@ -28,6 +28,8 @@ _STEPS = 1000
 _NEVER = -1e9
 """Log-odds of a class that training has no item of."""
 _NEIGHBOURS, _TEMPERATURE = 20, 0.07
+_BLOCK = 1 << 24
+"""Similarities that stand in memory at once: 64 MB, and 128 MB of their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,12 +198,13 @@ def neighbours(train: Labelled, vectors_ND: Vectors, num_classes: int) -> Floats
         rights = np.eye(num_classes, dtype=bool)[train.labels_N]
     k = min(_NEIGHBOURS, len(train))
     found = np.empty((len(vectors_ND), num_classes), np.float32)
-    for start in range(0, len(vectors_ND), 1024):
-        similar = vectors_ND[start : start + 1024] @ train.vectors_ND.T
-        near = np.argpartition(-similar, k - 1, axis=1)[:, :k]
+    rows = max(1, _BLOCK // len(train))
+    for start in range(0, len(vectors_ND), rows):
+        similar = vectors_ND[start : start + rows] @ train.vectors_ND.T
+        near = np.argpartition(similar, -k, axis=1)[:, -k:]
         weights = np.exp((np.take_along_axis(similar, near, axis=1) - 1) / _TEMPERATURE)
         votes = (weights[:, :, None] * rights[near]).sum(axis=1)
-        found[start : start + 1024] = votes / weights.sum(axis=1, keepdims=True)
+        found[start : start + rows] = votes / weights.sum(axis=1, keepdims=True)
     return found
 
 

@@ -263,7 +263,7 @@ def class_labels(items: Items) -> tuple[NDArray[np.int64] | None, NDArray[np.boo
 
 
 def _judge(task: Task) -> probes.Judge:
-    """The main metric; balanced accuracy where that means nothing for a probe."""
+    """The main metric; accuracy where that means nothing for a probe."""
 
     def judge(scores_NC: NDArray[np.float32], some: Labelled) -> float:
         if some.labels_NC is not None:

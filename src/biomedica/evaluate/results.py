@@ -221,22 +221,50 @@ def _is_result(path: Path) -> bool:
 
 
 def read_results(runs: Iterable[Path]) -> list[tuple[Path, Result]]:
-    """All results of some runs with their paths, by model, task and protocol. Raises `ConfigError` for none.
+    """All results of some runs with their paths, by model, task and protocol.
+
+    Raises `ConfigError` for none, and where a model has two results for one question.
 
     What a later try could not score counts no more, until it is scored again.
     """
-    found = []
+    found, runs = [], list(runs)
     for run in runs:
         paths = [p for p in sorted(run.glob("*/*.*.json")) if _is_result(p)]
         found += [(path, read_result(path)) for path in paths if not failure_path(path).exists()]
         if not paths:
             raise ConfigError(f"{run}: no results there; `biomedica eval run` writes them")
+    _check_cells(found)
+    if not found:
+        raise ConfigError(
+            f"{', '.join(map(str, runs))}: what was scored failed later; {FAILED}/ there says why"
+        )
     return sorted(found, key=lambda each: (each[1].model, each[1].task, each[1].protocol))
 
 
+def _check_cells(found: Iterable[tuple[Path, Result]]) -> None:
+    """Raises `ConfigError` where a model has two results for one question."""
+    seen: dict[tuple[str, str, str], Path] = {}
+    for path, result in found:
+        cell = (result.model, result.task, result.protocol)
+        if cell in seen:
+            raise ConfigError(
+                f"model {cell[0]!r} has two results for task {cell[1]} by {cell[2]}: {seen[cell]} and {path}; "
+                "leave out one of the runs, or score the model under another name (NAME=ENCODER)"
+            )
+        seen[cell] = path
+
+
 def read_items(path: Path) -> pa.Table:
-    """The items beside a result. Raises `EvaluationError`."""
+    """The items beside a result. Raises `EvaluationError`, also where they are of another one."""
     try:
-        return pq.read_table(path.with_suffix(".parquet"))
+        rows = path.with_suffix(".parquet").read_bytes()
+        stated = json.loads(path.read_text())["data"].get("items_sha256")
+        if stated != hashlib.sha256(rows).hexdigest():
+            raise EvaluationError(
+                f"{path.with_suffix('.parquet')} does not belong to {path.name}: score it again"
+            )
+        return pq.read_table(pa.BufferReader(rows))
+    except (KeyError, AttributeError):
+        raise EvaluationError(f"{path} is no result") from None
     except (OSError, pa.ArrowException) as error:
         raise EvaluationError(f"{path.with_suffix('.parquet')} cannot be read: {error}") from None

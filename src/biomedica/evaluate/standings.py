@@ -139,9 +139,7 @@ def _why_not(task: str, cells: Mapping[str, Cells]) -> str | None:
         return f"not scored: {', '.join(lacking)}"
     results = [some[task][1] for some in cells.values()]
     if not _are_alike(results):
-        return (
-            "the models were scored on different items, by other right answers, prompts or metrics"
-        )
+        return "the models were scored on different items, by other right answers, prompts, shots, recipes or metrics"
     if any(each.score.chance is not None and each.score.chance >= 1 for each in results):
         return "every item has one option only: guessing is always right"
     return None
@@ -156,7 +154,9 @@ def _asked(result: Result) -> tuple[str, ...]:
     """What a model was asked, and how it was judged."""
     pictures = result.data.get("pictures_sha256") or {}
     known = (result.data.get(name, "") for name in ("ids_sha256", "rights_sha256"))
-    return result.main, result.task_digest, *known, pictures.get(result.split, "")
+    words = repr((result.prompts.get("used"), result.prompts.get("texts")))
+    how = repr((result.details.get("scored"), result.details.get("recipe")))
+    return result.main, result.task_digest, *known, pictures.get(result.split, ""), words, how
 
 
 def _columns(shared: Sequence[str], cells: Cells) -> dict[str, list[str]]:

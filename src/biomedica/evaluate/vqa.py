@@ -360,7 +360,7 @@ def _answer(items: Items, found: Found, settings: EvaluateSettings) -> Answer:
 
 
 def items_rows(items: Items, found: Found) -> pa.Table:
-    """A row of `results.ITEMS` for each item that was asked."""
+    """A row of `results.ITEMS` for each item that was asked; answers in their common form."""
     rows = []
     for index, row in enumerate(found.rows_N.tolist()):
         rows.append(
@@ -369,8 +369,8 @@ def items_rows(items: Items, found: Found) -> pa.Table:
                 "place": items.places[row],
                 "picture": items.picture_ids[row],
                 "group": items.groups[row],
-                "answer": _questions(items)[row].answer,
-                "predicted_text": found.predicted[index],
+                "answer": normal_answer(_questions(items)[row].answer),
+                "predicted_text": normal_answer(found.predicted[index]),
                 "confidence": float(found.confidence_N[index]),
                 "is_right": bool(found.right_N[index]),
             }

@@ -49,7 +49,6 @@ def write_scores_page(
     if not 0 <= max_errors <= MOST_ERRORS:
         raise ConfigError(f"{max_errors} errors to show; 0 to {MOST_ERRORS} fit one page")
     found = read_results(runs)
-    _check_cells(found)
     failed = sorted(
         failures(runs), key=lambda each: (each["model"], each["task"], each["protocol"])
     )
@@ -64,19 +63,6 @@ def write_scores_page(
     page = templates.get_template("scores.html.j2").render(content).lstrip()
     write_file(path, page.encode())
     return path
-
-
-def _check_cells(found: Found) -> None:
-    """Raises `ConfigError` where a model has two results for one question."""
-    seen: dict[tuple[str, str, str], Path] = {}
-    for path, result in found:
-        cell = (result.model, result.task, result.protocol)
-        if cell in seen:
-            raise ConfigError(
-                f"model {cell[0]!r} has two results for task {cell[1]} by {cell[2]}: {seen[cell]} and {path}; "
-                "leave out one of the runs, or score the model under another name (NAME=ENCODER)"
-            )
-        seen[cell] = path
 
 
 def _content(

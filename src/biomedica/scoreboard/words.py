@@ -23,7 +23,7 @@ PROTOCOLS: Mapping[str, tuple[str, str]] = {
     "linear_probe": (
         "Linear probe",
         "A logistic regression on frozen embeddings of the training split; its regularisation is "
-        "chosen on the validation split, or on groups held out of training.",
+        "chosen on the validation split, or on groups held out of training; then it is fitted to both.",
     ),
     "knn": ("Nearest neighbours", "Votes of the nearest pictures of the training split."),
     "few_shot": (
