@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark_data import task_of
+from benchmark_data import micro_bench, task_of
 from biomedica.errors import ConfigError, EvaluationError
 from biomedica.evaluate import metrics, probes
 from biomedica.evaluate import run as running
@@ -229,3 +229,14 @@ def test_a_cache_serves_whoever_has_the_same_digest(tmp_path: Path) -> None:
     assert ColourEncoder.calls == calls
     written = json.loads((grid.run / "colours" / "colours.knn.json").read_text())
     assert written["encoder"]["digest"] == ColourEncoder.digest
+
+
+def test_free_captions_are_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean over as many classes as items would take the square of their number."""
+    monkeypatch.setattr("biomedica.evaluate.protocols._MOST_ANSWERS", 1)
+    micro_bench(tmp_path / "bench" / "one.parquet")
+    task = task_of("parquet", "bench/*.parquet", "options", classes=(), options={"task": "stain"})
+    task = replace(task, metric="accuracy")
+    assert ran(grid_of(tmp_path, [task], protocols=("zero_shot",)))["colours", "zero_shot"].state
+    ((_, result),) = read_results([tmp_path / "run"])
+    assert "accuracy" in result.scores and "balanced_accuracy" not in result.scores

@@ -23,6 +23,8 @@ from biomedica.numbering import numbered
 
 Read = Callable[[str], Items | None]
 """The items of a split; None where the task has none such."""
+_MOST_ANSWERS = 1000
+"""Different right answers of an `options` task without classes, beyond which they are no classes."""
 _HELD_OUT = 0.2
 """Part of the training groups that regularisation is chosen on, where a task has no validation split."""
 
@@ -313,7 +315,13 @@ def _of_options(question: Question, cosines_NC: NDArray[np.float32], scale: floa
     classes = items.class_labels_N
     if classes is None:  # by the words of the right answer
         right = [some[i] for some, i in zip(items.options, items.labels_N, strict=True)]
-        classes = numbered(right)[1]
+        different, classes = numbered(right)
+        if (
+            len(different) > _MOST_ANSWERS
+        ):  # free captions: a mean over them says nothing, and costs their square
+            rows = _answered(items, scaled, [list(some) for some in items.options])
+            table = pa.Table.from_pylist(rows, schema=ITEMS)
+            return Answer(scores=scores, items=table, pictures_sha256={})
     scores |= {
         name: score
         for name, score in metrics.right_scores(
